@@ -1,0 +1,4 @@
+package host
+
+// systemdDoor holds the one connection to systemd.
+type systemdDoor struct{}
