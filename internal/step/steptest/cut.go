@@ -100,6 +100,7 @@ func (s suite) cutApply(x *subject, ctx context.Context, right map[string]string
 	case <-time.After(prompt + 2*time.Second):
 		return errors.New("Apply does not return")
 	}
+	m.quiet()
 	if left := m.leftovers(); len(left) > 0 {
 		return fmt.Errorf("Apply left unfinished files (its error: %v): %s", err, strings.Join(left, ", "))
 	}
@@ -186,7 +187,6 @@ func (s suite) killed() error {
 		if err := s.killedAfter(m, after); err != nil {
 			return err
 		}
-		m.quiet()
 		if err := s.finishes(x, m, right); err != nil {
 			return fmt.Errorf("killed after %s: %w", after, err)
 		}
