@@ -92,7 +92,7 @@ func syntax(file string, err error) diag.Problem {
 	if m := lineInError.FindStringSubmatch(err.Error()); m != nil {
 		p.Line, _ = strconv.Atoi(m[1])
 		p.Message = "not YAML: " + m[2]
-		if strings.Contains(m[2], "found character that cannot start any token") {
+		if strings.Contains(m[2], "tab character") || strings.Contains(m[2], "cannot start any token") {
 			p.Hint = "indent with spaces; quote a value that starts with a special character"
 		}
 	}
@@ -177,7 +177,11 @@ func resolve(n *yaml.Node) *yaml.Node {
 	return n
 }
 
-func null(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" }
+// null is a value that is not given. A rendered template has no tag: one that
+// came out empty is an empty text, not a field left out.
+func null(n *yaml.Node) bool {
+	return n.Kind == yaml.ScalarNode && n.Tag != "" && n.ShortTag() == "!!null"
+}
 
 // IsTemplate tells whether a scalar still holds template text.
 func IsTemplate(n *yaml.Node) bool {
@@ -375,21 +379,25 @@ func Nearest(word string, known []string) string {
 	return best
 }
 
-// distance is the Levenshtein distance of two short words.
+// distance counts the insertions, deletions, changes and swaps of neighbours
+// between two short words (optimal string alignment).
 func distance(a, b string) int {
+	var before, last []int
 	row := make([]int, len(b)+1)
 	for j := range row {
 		row[j] = j
 	}
 	for i := range len(a) {
-		diagonal := row[0]
+		before, last, row = last, row, make([]int, len(b)+1)
 		row[0] = i + 1
 		for j := range len(b) {
-			cost := diagonal
+			row[j+1] = last[j]
 			if a[i] != b[j] {
-				cost = 1 + min(diagonal, row[j], row[j+1])
+				row[j+1] = 1 + min(last[j], last[j+1], row[j])
+				if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
+					row[j+1] = min(row[j+1], before[j-1]+1)
+				}
 			}
-			diagonal, row[j+1] = row[j+1], cost
 		}
 	}
 	return row[len(b)]
