@@ -305,7 +305,7 @@ func TestPeerTrap6NeverVersionOne(t *testing.T) {
 			return true
 		}
 		_, err := client(s).Get(t.Context(), "meta-data/instance-id")
-		if !errors.Is(err, imds.ErrNoV2) || !strings.Contains(diag.Hint(err), "version 1 is never used") {
+		if !errors.Is(err, imds.ErrNoV2) || !strings.Contains(diag.Hint(err), "version 1 is never used") || len(s.asked()) != 1 {
 			t.Errorf("%d: err = %v, hint %q", code, err, diag.Hint(err))
 		}
 		for _, a := range s.asked() {
