@@ -94,6 +94,7 @@ type Step struct {
 // Probe is one probe's account.
 type Probe struct {
 	Name  string        `json:"name"`
+	Kind  string        `json:"kind,omitempty"` // http, tcp, unit, exec, file
 	OK    bool          `json:"ok"`
 	Error string        `json:"error,omitempty"`
 	Since time.Time     `json:"since,omitzero"` // of the present state

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // StatusFormat is the format number of the status file.
@@ -45,14 +47,36 @@ type Status struct {
 	Updated  time.Time `json:"updated"`
 	// Beat is how long a status stays fresh: an Updated older than three
 	// beats means that the agent is dead or hung.
-	Beat   time.Duration `json:"beat_ns"`
+	Beat time.Duration `json:"beat_ns"`
+	// Uptime is Updated on the clock that counts from the boot and that nobody
+	// sets: readers of the same boot tell the status's age by it.
+	Uptime time.Duration `json:"uptime_ns,omitempty"`
 	Probes []Probe       `json:"probes,omitempty"`
 	Notes  []string      `json:"notes,omitempty"`
 }
 
+// Age is how long ago the agent wrote s. Where s has an Uptime of this boot it
+// counts, so that setting the clock (NTP soon after a boot) makes no agent look
+// dead, and no dead one alive; else it is now less Updated.
+func (s Status) Age(now time.Time) time.Duration {
+	if up := Uptime(); s.Uptime > 0 && s.Uptime <= up {
+		return up - s.Uptime
+	}
+	return now.Sub(s.Updated)
+}
+
 // Fresh tells whether the status was written by an agent that is alive at now.
 func (s Status) Fresh(now time.Time) bool {
-	return s.Beat > 0 && now.Sub(s.Updated) <= 3*s.Beat
+	return s.Beat > 0 && s.Age(now) <= 3*s.Beat
+}
+
+// Uptime is the time since the boot, including suspends (CLOCK_BOOTTIME).
+func Uptime() time.Duration {
+	var ts unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts) != nil {
+		return 0 // no kernel that Go runs on
+	}
+	return time.Duration(ts.Nano())
 }
 
 // Ready tells whether traffic may come.
