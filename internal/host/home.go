@@ -170,8 +170,12 @@ func (h *Host) ReadUserFile(u User, f UserFile, limit int64) (data []byte, meta 
 		return nil, "", err
 	}
 	defer root.Close()
-	// A user may have put a pipe there, on which a plain open waits for ever.
-	file, err := root.OpenFile(f.Name, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0)
+	before, err := root.Lstat(f.Name)
+	if err != nil {
+		return nil, "", err
+	}
+	// A user may put a pipe there at any moment, on which a plain open waits for ever.
+	file, err := root.OpenFile(f.Name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, "", err
 	}
@@ -180,7 +184,7 @@ func (h *Host) ReadUserFile(u User, f UserFile, limit int64) (data []byte, meta 
 	if err != nil {
 		return nil, "", err
 	}
-	if !st.Mode().IsRegular() {
+	if !st.Mode().IsRegular() || !os.SameFile(before, st) {
 		return nil, "", fmt.Errorf("%s %w: not a plain file", path.Join(u.Home, f.Dir, f.Name), ErrUnsafe)
 	}
 	data, err = io.ReadAll(io.LimitReader(file, limit+1))

@@ -111,6 +111,7 @@ func TestNoLinkInAHomeIsFollowed(t *testing.T) {
 		{"the folder, elsewhere in the home", "/home/ann/.ssh", "other"},
 		{"the file, absolute", "/home/ann/.ssh/authorized_keys", "/root/authorized_keys"},
 		{"the file, relative", "/home/ann/.ssh/authorized_keys", "../../../root/authorized_keys"},
+		{"the file, to its neighbour", "/home/ann/.ssh/authorized_keys", "neighbour"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			h, u := scratchHome(t)
@@ -119,6 +120,7 @@ func TestNoLinkInAHomeIsFollowed(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
+			homeFile(t, h, "/home/ann/.ssh/neighbour", "a private key")
 			homeFile(t, h, "/root/authorized_keys", "root's own")
 			link := h.Root() + c.link
 			if err := os.RemoveAll(link); err != nil {
