@@ -49,12 +49,12 @@ type Publisher struct {
 	mode fs.FileMode
 	gid  int
 
-	mu      sync.Mutex // the status
+	mu      sync.Mutex
 	status  Status
-	pending bool
+	pending bool // changed since the last write
+	failed  bool // the last write
 
-	write  sync.Mutex // the file; taken before mu
-	failed bool
+	write sync.Mutex // of the file; taken before mu
 
 	wake, stop chan struct{}
 	close      sync.Once

@@ -60,25 +60,30 @@ func (p *page) line(format string, args ...any) {
 	p.b.WriteByte('\n')
 }
 
-func (p *page) title(s string) { p.b.WriteString("\n" + s + "\n") }
+func (p *page) title(s string) {
+	p.b.WriteByte('\n')
+	p.line("%s", s)
+}
 
-// wrap writes a text of any length, broken at blanks, behind an indent. Its own
-// line breaks stay.
-func (p *page) wrap(indent, text string) {
+// wrap writes a text of any length behind a prefix, broken at blanks; further
+// lines are indented as far. Its own line breaks stay.
+func (p *page) wrap(prefix, text string) {
+	indent := strings.Repeat(" ", utf8.RuneCountInString(prefix))
 	for para := range strings.SplitSeq(text, "\n") {
-		line := indent
+		line, empty := prefix, true
 		for _, word := range strings.Fields(Printable(para)) {
-			if line != indent && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > p.width {
+			if !empty && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > p.width {
 				p.b.WriteString(line + "\n")
-				line = indent
+				line, empty = indent, true
 			}
-			if line != indent {
+			if !empty {
 				line += " "
 			}
-			line += word
+			line, empty = line+word, false
 		}
-		if line != indent {
+		if !empty {
 			p.b.WriteString(line + "\n")
+			prefix = indent
 		}
 	}
 }
@@ -166,7 +171,11 @@ func (p *page) summary(rep Report) {
 	}
 	line := "no steps"
 	if len(parts) > 0 {
-		line = fmt.Sprintf("%d steps: %s", len(rep.Steps), strings.Join(parts, ", "))
+		noun := "steps"
+		if len(rep.Steps) == 1 {
+			noun = "step"
+		}
+		line = fmt.Sprintf("%d %s: %s", len(rep.Steps), noun, strings.Join(parts, ", "))
 	}
 	if rep.Fetched > 0 {
 		line += "; fetched " + bytesText(rep.Fetched)
@@ -290,7 +299,7 @@ func (p *page) probes(rep Report) {
 		if b.OK {
 			p.line("  %-12s ok, after %s", b.Name, Short(b.Took))
 		} else {
-			p.wrap("  ", fmt.Sprintf("%-12s %s", b.Name, cmp.Or(b.Error, "not tried")))
+			p.wrap(fmt.Sprintf("  %-12s ", Printable(b.Name)), cmp.Or(b.Error, "not tried"))
 		}
 	}
 }
