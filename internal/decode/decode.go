@@ -370,7 +370,7 @@ func scalar(n *yaml.Node, v reflect.Value, at diag.At) {
 
 // Nearest is the known word that a misspelt one most likely means, or "".
 func Nearest(word string, known []string) string {
-	best, limit := "", max(2, len(word)/3)+1
+	best, limit := "", max(1, len(word)/3)+1
 	for _, k := range known {
 		if d := distance(strings.ToLower(word), strings.ToLower(k)); d < limit || d == limit && best != "" && k < best {
 			best, limit = k, d

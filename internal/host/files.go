@@ -66,6 +66,12 @@ func (h *Host) WriteFile(ctx context.Context, f File) (err error) {
 	if _, err := io.Copy(tmp, ctxReader{ctx, f.Data}); err != nil {
 		return err
 	}
+	// Writing clears setuid and setgid, unless root writes.
+	if f.Mode&(fs.ModeSetuid|fs.ModeSetgid) != 0 {
+		if err := tmp.Chmod(f.Mode); err != nil {
+			return err
+		}
+	}
 	if err := tmp.Sync(); err != nil {
 		return err
 	}

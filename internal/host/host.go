@@ -88,7 +88,8 @@ func (h *Host) Path(name string) (string, error) {
 	if h.root == "/" {
 		return filepath.Clean(name), nil
 	}
-	return securejoin.SecureJoin(h.root, name)
+	p, err := securejoin.SecureJoin(h.root, name)
+	return p, h.rel(err)
 }
 
 // EntryPath is Path, but a link in the last part is not followed: it names the
@@ -119,7 +120,7 @@ func (h *Host) rel(err error) error {
 
 func (h *Host) inner(p string) string {
 	if rest, ok := strings.CutPrefix(p, h.root); ok && h.root != "/" {
-		return "/" + strings.TrimPrefix(rest, "/")
+		return filepath.Clean("/" + rest)
 	}
 	return p
 }
