@@ -16,7 +16,7 @@ import (
 	"github.com/amiagent/amiagent/internal/host"
 )
 
-func scratch(t *testing.T) (*host.Host, string) {
+func tree(t *testing.T) (*host.Host, string) {
 	t.Helper()
 	root := t.TempDir()
 	for _, d := range []string{"etc", "usr/bin", "tmp"} {
@@ -32,7 +32,7 @@ func scratch(t *testing.T) (*host.Host, string) {
 }
 
 func TestLinksStayInsideTheRoot(t *testing.T) {
-	h, root := scratch(t)
+	h, root := tree(t)
 	for link, target := range map[string]string{"etc/abs": "/usr/bin", "etc/up": "../../../../../../usr", "etc/loopless": "abs"} {
 		if err := os.Symlink(target, filepath.Join(root, link)); err != nil {
 			t.Fatal(err)
@@ -76,7 +76,7 @@ func left(t *testing.T, dir string) string {
 }
 
 func TestAFileAppearsWholeOrNotAtAll(t *testing.T) {
-	h, root := scratch(t)
+	h, root := tree(t)
 	if err := write(h, "/etc/motd", "old\n", nil); err != nil {
 		t.Fatal(err)
 	}
@@ -121,7 +121,7 @@ type errReader struct{}
 func (errReader) Read([]byte) (int, error) { return 0, errors.New("broken wire") }
 
 func TestErrorsNameTheMachinesPaths(t *testing.T) {
-	h, root := scratch(t)
+	h, root := tree(t)
 	err := write(h, "/nowhere/motd", "x", nil)
 	if err == nil || strings.Contains(err.Error(), root) || !strings.Contains(err.Error(), "/nowhere/") {
 		t.Errorf("error: %v", err)
@@ -135,7 +135,7 @@ func TestErrorsNameTheMachinesPaths(t *testing.T) {
 }
 
 func TestALinkIsSwappedInOneRename(t *testing.T) {
-	h, root := scratch(t)
+	h, root := tree(t)
 	for _, target := range []string{"a", "b"} {
 		if err := h.Symlink(target, "/etc/current"); err != nil {
 			t.Fatal(err)
@@ -150,7 +150,7 @@ func TestALinkIsSwappedInOneRename(t *testing.T) {
 }
 
 func TestReadLimited(t *testing.T) {
-	h, _ := scratch(t)
+	h, _ := tree(t)
 	if err := write(h, "/etc/f", "12345", nil); err != nil {
 		t.Fatal(err)
 	}
@@ -163,7 +163,7 @@ func TestReadLimited(t *testing.T) {
 }
 
 func TestRemoveRefusesTheRoot(t *testing.T) {
-	h, _ := scratch(t)
+	h, _ := tree(t)
 	for _, name := range []string{"/", "/etc/..", "//"} {
 		if err := h.RemoveAll(name); err == nil {
 			t.Errorf("RemoveAll(%q) went through", name)
@@ -179,7 +179,7 @@ func script(t *testing.T, root, name, text string) {
 }
 
 func TestRunReportsCodeOutputAndLines(t *testing.T) {
-	h, root := scratch(t)
+	h, root := tree(t)
 	script(t, root, "tool", "echo out $1; echo err >&2; echo part | tr -d '\\n'; exit 3\n")
 	var lines []string
 	res, err := h.Run(t.Context(), host.Cmd{Argv: []string{"tool", "x y"}, Line: func(s string) { lines = append(lines, s) }})
@@ -194,7 +194,7 @@ func TestRunReportsCodeOutputAndLines(t *testing.T) {
 
 func TestRunGivesACleanEnvironmentAndNoTerminal(t *testing.T) {
 	t.Setenv("SECRET_OF_THE_AGENT", "x")
-	h, root := scratch(t)
+	h, root := tree(t)
 	script(t, root, "show", "env; read line || echo nothing to read; [ -t 0 ] || echo no tty\n")
 	res, err := h.Run(t.Context(), host.Cmd{Argv: []string{"show"}, Env: []string{"MINE=1"}})
 	out := string(res.Stdout)
@@ -205,7 +205,7 @@ func TestRunGivesACleanEnvironmentAndNoTerminal(t *testing.T) {
 }
 
 func TestRunEndsTheWholeGroupOnTimeout(t *testing.T) {
-	h, root := scratch(t)
+	h, root := tree(t)
 	script(t, root, "slow", "sleep 60 & echo $! > "+root+"/tmp/child; wait\n")
 	begin := time.Now()
 	_, err := h.Run(t.Context(), host.Cmd{Argv: []string{"slow"}, Timeout: 200 * time.Millisecond})
@@ -219,7 +219,8 @@ func TestRunEndsTheWholeGroupOnTimeout(t *testing.T) {
 	b, _ := os.ReadFile(root + "/tmp/child")
 	fmt.Sscan(string(b), &pid)
 	for range 100 {
-		if syscall.Kill(pid, 0) != nil {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+		if err != nil || strings.Contains(string(stat), ") Z ") { // gone, or waiting for init to notice
 			return
 		}
 		time.Sleep(10 * time.Millisecond)
@@ -229,7 +230,7 @@ func TestRunEndsTheWholeGroupOnTimeout(t *testing.T) {
 
 // A hook of CodeDeploy failed with code 6 ("outputs left open") when a child kept its output.
 func TestPeersTrap10_ChildHoldingTheOutputNeitherHangsNorFails(t *testing.T) {
-	h, root := scratch(t)
+	h, root := tree(t)
 	script(t, root, "daemonize", "sleep 30 & echo $! > "+root+"/tmp/child; echo started\n")
 	begin := time.Now()
 	res, err := h.Run(t.Context(), host.Cmd{Argv: []string{"daemonize"}})
@@ -244,7 +245,7 @@ func TestPeersTrap10_ChildHoldingTheOutputNeitherHangsNorFails(t *testing.T) {
 }
 
 func TestRunKeepsOutputWithinLimits(t *testing.T) {
-	h, root := scratch(t)
+	h, root := tree(t)
 	script(t, root, "chatty", "head -c 40000000 /dev/zero | tr '\\0' x; echo; echo last words >&2\n")
 	res, err := h.Run(t.Context(), host.Cmd{Argv: []string{"chatty"}})
 	if err != nil || len(res.Stdout) != host.MaxOutput || len(res.Tail) > host.MaxTail {
@@ -253,7 +254,7 @@ func TestRunKeepsOutputWithinLimits(t *testing.T) {
 }
 
 func TestAProgramThatIsNotThere(t *testing.T) {
-	h, root := scratch(t)
+	h, root := tree(t)
 	for _, argv := range [][]string{{"no-such-tool"}, {"/usr/bin/no-such-tool"}} {
 		if _, err := h.Run(t.Context(), host.Cmd{Argv: argv}); !errors.Is(err, host.ErrNoProgram) && !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("%v: %v", argv, err)
@@ -271,7 +272,7 @@ func TestAProgramThatIsNotThere(t *testing.T) {
 }
 
 func TestUsersAndGroupsComeFromTheRoot(t *testing.T) {
-	h, root := scratch(t)
+	h, root := tree(t)
 	for name, text := range map[string]string{
 		"etc/passwd": "root:x:0:0:root:/root:/bin/sh\napp:x:990:991:App:/srv/app:/bin/false\nbroken line\n+nis\n",
 		"etc/group":  "root:x:0:\napp:x:991:\nweb:x:992:app,other\n",

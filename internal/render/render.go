@@ -138,7 +138,7 @@ func (s *Scope) text(text string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	for _, name := range rootFields(t.Tree.Root) {
+	for _, name := range rootFields(t.Root, false) {
 		s.readField(name)
 	}
 	var b strings.Builder
@@ -207,7 +207,7 @@ func (s *Scope) check(n *yaml.Node) error {
 		return err
 	}
 	known := append(slices.Collect(maps.Keys(fields)), "Vars")
-	for _, name := range rootFields(t.Tree.Root) {
+	for _, name := range rootFields(t.Root, true) {
 		first, _, _ := strings.Cut(name, ".")
 		if slices.Contains(known, first) {
 			continue
@@ -259,8 +259,9 @@ func (s *Scope) readFact(name string) (facts.Fact, bool) {
 }
 
 // rootFields lists the dotted names that a template may read from the dot.
-// Inside range and with the dot is another, so it may list too many, never too few.
-func rootFields(n parse.Node) []string {
+// Inside range and with the dot is another: names there are left out if only
+// sure ones are wanted, and else listed too, so that none is missed.
+func rootFields(n parse.Node, sure bool) []string {
 	var out []string
 	var walk func(parse.Node)
 	list := func(l *parse.ListNode) {
@@ -271,6 +272,13 @@ func rootFields(n parse.Node) []string {
 		}
 	}
 	branch := func(b *parse.BranchNode) { walk(b.Pipe); list(b.List); list(b.ElseList) }
+	rebind := func(b *parse.BranchNode) {
+		walk(b.Pipe)
+		if !sure {
+			list(b.List)
+		}
+		list(b.ElseList)
+	}
 	walk = func(n parse.Node) {
 		switch n := n.(type) {
 		case *parse.ListNode:
@@ -280,9 +288,9 @@ func rootFields(n parse.Node) []string {
 		case *parse.IfNode:
 			branch(&n.BranchNode)
 		case *parse.RangeNode:
-			branch(&n.BranchNode)
+			rebind(&n.BranchNode)
 		case *parse.WithNode:
-			branch(&n.BranchNode)
+			rebind(&n.BranchNode)
 		case *parse.TemplateNode:
 			if n.Pipe != nil {
 				walk(n.Pipe)
