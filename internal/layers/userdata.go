@@ -146,8 +146,16 @@ func parts(contentType, encoding string, body io.Reader, depth int) ([][]byte, e
 	case !strings.HasPrefix(kind, "multipart/"):
 		return nil, nil
 	}
+	whole, err := io.ReadAll(body)
+	if err != nil {
+		return nil, unreadable(err)
+	}
+	// The reader takes a text that ends early for one that ends.
+	if end := "--" + params["boundary"] + "--"; !bytes.Contains(whole, []byte(end)) {
+		return nil, unreadable(fmt.Errorf("its last boundary %s is missing", end))
+	}
 	var all [][]byte
-	for mr := multipart.NewReader(body, params["boundary"]); ; {
+	for mr := multipart.NewReader(bytes.NewReader(whole), params["boundary"]); ; {
 		p, err := mr.NextPart()
 		if errors.Is(err, io.EOF) {
 			return all, nil
