@@ -274,7 +274,7 @@ func TestExec(t *testing.T) {
 	}
 	for text, want := range map[string]string{
 		`[sh, -c, "exit 0"]`: "",
-		`[sh, -c, "echo first; echo the queue is full >&2; exit 3"]`: "sh exited with 3: the queue is full",
+		`[sh, -c, "echo first >&2; echo the queue is full >&2; exit 3"]`: "sh exited with 3: the queue is full",
 		`[no-such-program]`:                  "cannot run no-such-program: no such program",
 		`[sh, -c, "sleep 5"], timeout: 30ms`: "sh: no answer within 30ms",
 		`[sh, -c, 'test "$GREETING" = "hello there"'], env: {GREETING: hello there}`: "",
