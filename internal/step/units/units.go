@@ -86,6 +86,13 @@ func (u *Unit) rereads() bool {
 	return u.Content != "" || len(u.DropIns) > 0 || len(u.RestartOn) > 0
 }
 
+// watchesUnitFiles tells whether a step that the unit watches writes below a folder of unit files.
+func (u *Unit) watchesUnitFiles() bool {
+	return slices.ContainsFunc(u.RestartOn, func(id step.ID) bool {
+		return strings.Contains(id.Name, "/systemd/system/")
+	})
+}
+
 // template tells whether the name is a template's, as "app@.service", of which there is nothing that could run.
 func (u *Unit) template() bool {
 	return strings.HasSuffix(strings.TrimSuffix(u.name, path.Ext(u.name)), "@")
