@@ -5,10 +5,16 @@
 // its digest, as a plain file or as an unpacked tree; whatever has its final
 // name in the store is whole and verified. Sources (S3, HTTPS, git, files) are
 // one folder each and know nothing of digests, archives or the store.
+//
+// The bytes go by once: from the source through the limit and the hash into
+// the unpacker or a file, in a folder that has no meaning to anyone. Only when
+// everything that must be true is true do they get a name.
 package fetch
 
 import (
 	"errors"
+
+	"github.com/amiagent/amiagent/internal/fetch/unpack"
 )
 
 // Request names bytes, and what must be true of them.
@@ -16,7 +22,7 @@ type Request struct {
 	Name    string   `json:"name"`              // the step that wants them, for messages
 	Source  string   `json:"source"`            // a go-getter address: s3::https://..., git::..., https://..., a path
 	Mirrors []string `json:"mirrors,omitempty"` // further addresses of the same bytes, tried in order
-	Digest  string   `json:"digest,omitempty"`  // sha256:HEX or sha512:HEX of the bytes as fetched; "" accepts what comes first and keeps it
+	Digest  string   `json:"digest,omitempty"`  // sha256:HEX or sha512:HEX of the bytes as fetched, git:COMMIT for git; "" accepts what comes first and keeps it
 	Size    int64    `json:"size,omitempty"`    // bytes as fetched; 0: not checked
 	Unpack  bool     `json:"unpack,omitempty"`  // keep as an unpacked tree
 	Strip   int      `json:"strip,omitempty"`   // leading path elements to drop when unpacking
@@ -39,7 +45,7 @@ var (
 	ErrAbsent    = errors.New("not there")             // 404
 	ErrDenied    = errors.New("access denied")         // 403
 	ErrTruncated = errors.New("ended before its last byte")
-	ErrUnsafe    = errors.New("archive is unsafe") // a path leaves the folder, a device node
+	ErrUnsafe    = unpack.ErrUnsafe // a path leaves the folder, a device node
 )
 
 // Progress takes the bytes had so far and the bytes to come in all (0 when unknown). May be nil.
