@@ -97,6 +97,13 @@ func (c *call) issueToken(version string) *apiError {
 	return nil
 }
 
+// ExpireTokens ends all session tokens handed out so far.
+func (s *Sim) ExpireTokens() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.tokens)
+}
+
 func (c *call) getMetadata(version, path string) *apiError {
 	if c.r.Method != http.MethodGet && c.r.Method != http.MethodHead {
 		c.w.Header().Set("Allow", "GET, HEAD")
