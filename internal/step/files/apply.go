@@ -37,7 +37,7 @@ func (f *File) Apply(ctx context.Context, env step.Env) error {
 	default:
 		err = f.write(ctx, env)
 	}
-	return explain(err)
+	return host.Explain(err)
 }
 
 // inTheWay refuses to replace what may hold somebody's data.
@@ -68,7 +68,7 @@ func (f *File) remove(env step.Env) error {
 			"empty it first; only files, links and empty folders are removed")
 	}
 	if err != nil {
-		return fmt.Errorf("cannot remove %s: %w", f.path, cause(err))
+		return fmt.Errorf("cannot remove %s: %w", f.path, host.Cause(err))
 	}
 	return nil
 }
@@ -80,7 +80,7 @@ func (f *File) makeParent(env step.Env) error {
 		if errors.As(err, &pe) {
 			dir = pe.Path // the parent that is to blame
 		}
-		return fmt.Errorf("cannot make folder %s: %w", dir, cause(err))
+		return fmt.Errorf("cannot make folder %s: %w", dir, host.Cause(err))
 	}
 	return nil
 }
@@ -94,7 +94,7 @@ func (f *File) makeFolder(ctx context.Context, env step.Env) error {
 		return err
 	}
 	if err := env.Host.MkdirAll(f.path); err != nil {
-		return fmt.Errorf("cannot make folder %s: %w", f.path, cause(err))
+		return fmt.Errorf("cannot make folder %s: %w", f.path, host.Cause(err))
 	}
 	if err := f.setMeta(env, uid, gid); err != nil {
 		return err
@@ -112,7 +112,7 @@ func (f *File) makeLink(ctx context.Context, env step.Env) error {
 	}
 	if to, err := env.Host.Readlink(f.path); err != nil || to != f.Link {
 		if err := env.Host.Symlink(f.Link, f.path); err != nil {
-			return fmt.Errorf("cannot make link %s: %w", f.path, cause(err))
+			return fmt.Errorf("cannot make link %s: %w", f.path, host.Cause(err))
 		}
 	}
 	if err := f.setMeta(env, uid, gid); err != nil {
@@ -122,22 +122,17 @@ func (f *File) makeLink(ctx context.Context, env step.Env) error {
 }
 
 func (f *File) setMeta(env step.Env, uid, gid int) error {
-	if err := env.Host.SetMeta(f.path, f.mode(), uid, gid); err != nil {
-		return fmt.Errorf("cannot set owner and mode of %s: %w", f.path, cause(err))
+	if err := env.Host.SetMeta(f.path, f.meta().Mode, uid, gid); err != nil {
+		return fmt.Errorf("cannot set owner and mode of %s: %w", f.path, host.Cause(err))
 	}
 	return nil
 }
 
-// wantedOwner is owner, with a hint for a name that is nowhere.
+// wantedOwner is who shall own it, host.Keep where the body does not say.
 func (f *File) wantedOwner(env step.Env) (uid, gid int, err error) {
-	uid, gid, err = f.owner(env.Host)
-	switch {
-	case errors.Is(err, host.ErrNoUser):
-		err = diag.WithHint(fmt.Errorf("cannot give %s to its owner: %w", f.path, err),
-			"add it under users, or the package that brings it")
-	case errors.Is(err, host.ErrNoGroup):
-		err = diag.WithHint(fmt.Errorf("cannot give %s to its group: %w", f.path, err),
-			"add it under groups, or the package that brings it")
+	uid, gid, err = env.Host.IDs(f.meta())
+	if err != nil {
+		err = fmt.Errorf("cannot give %s to its owner: %w", f.path, err)
 	}
 	return uid, gid, err
 }
@@ -163,12 +158,12 @@ func (f *File) write(ctx context.Context, env step.Env) error {
 	if err := f.makeParent(env); err != nil {
 		return err
 	}
-	file := host.File{Path: f.path, Data: content, Mode: f.mode(), UID: uid, GID: gid}
+	file := host.File{Path: f.path, Data: content, Mode: f.meta().Mode, UID: uid, GID: gid}
 	if f.CheckBy != nil {
 		file.Check = func(ctx context.Context, tmp string) error { return f.check(ctx, env, tmp) }
 	}
 	if err := env.Host.WriteFile(ctx, file); err != nil {
-		return fmt.Errorf("cannot write %s: %w", f.path, cause(err))
+		return fmt.Errorf("cannot write %s: %w", f.path, host.Cause(err))
 	}
 	return nil
 }
@@ -183,28 +178,6 @@ func (f *File) check(ctx context.Context, env step.Env, tmp string) error {
 	var exit *host.ExitError
 	if errors.As(err, &exit) {
 		return diag.WithHint(fmt.Errorf("its check refuses it: %w", err), "the file that was there before is still in place")
-	}
-	return err
-}
-
-// explain adds what to try to errors of the file system.
-func explain(err error) error {
-	if diag.Hint(err) != "" {
-		return err
-	}
-	switch {
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		return diag.WithHint(err, "free some space, or make the volume larger; what was there before is untouched")
-	case errors.Is(err, syscall.EROFS):
-		return diag.WithHint(err, "the file system is mounted read-only; choose a path on another, or see `findmnt` and the kernel log")
-	case errors.Is(err, syscall.EPERM):
-		return diag.WithHint(err, "it or its folder may be immutable, see `lsattr -d`; or the agent does not run as root")
-	case errors.Is(err, syscall.EACCES):
-		return diag.WithHint(err, "the agent may not write there; does it run as root?")
-	case errors.Is(err, syscall.ENOTDIR):
-		return diag.WithHint(err, "a part of the path is a file")
-	case errors.Is(err, syscall.ELOOP):
-		return diag.WithHint(err, "a link on the path leads to itself")
 	}
 	return err
 }

@@ -11,13 +11,12 @@ package files
 import (
 	_ "embed"
 	"encoding/base64"
-	"io/fs"
 	"path"
-	"strconv"
 	"strings"
 
 	"github.com/amiagent/amiagent/internal/diag"
 	"github.com/amiagent/amiagent/internal/fetch"
+	"github.com/amiagent/amiagent/internal/host"
 	"github.com/amiagent/amiagent/internal/step"
 )
 
@@ -160,8 +159,8 @@ func (f *File) Validate(at diag.At) {
 
 func (f *File) validateMeta(at diag.At) {
 	if f.Mode != "" && step.StaticText(f.Mode) {
-		if _, err := parseMode(f.Mode); err != nil {
-			at.Field("mode").Errorf("must be an octal mode such as \"0644\", is %q", f.Mode)
+		if _, err := host.ParseMode(f.Mode); err != nil {
+			at.Field("mode").Err(err)
 		}
 	}
 	if f.Mode != "" && f.sort() == link {
@@ -193,30 +192,16 @@ func decode64(s string) ([]byte, error) {
 	return base64.StdEncoding.DecodeString(strings.Join(strings.Fields(s), ""))
 }
 
-// parseMode reads the octal notation of chmod(1), with setuid, setgid and sticky as its fourth digit.
-func parseMode(s string) (fs.FileMode, error) {
-	n, err := strconv.ParseUint(strings.TrimPrefix(s, "0o"), 8, 12)
-	if err != nil {
-		return 0, err
+// meta is the wanted owner and mode. Validate has seen that the mode is one.
+func (f *File) meta() host.Meta {
+	m := host.Meta{Owner: f.Owner, Group: f.Group, Mode: 0o644}
+	switch {
+	case f.Mode != "":
+		m.Mode, _ = host.ParseMode(f.Mode)
+	case f.Directory:
+		m.Mode = 0o755
 	}
-	mode := fs.FileMode(n).Perm()
-	for bit, is := range map[uint64]fs.FileMode{0o4000: fs.ModeSetuid, 0o2000: fs.ModeSetgid, 0o1000: fs.ModeSticky} {
-		if n&bit != 0 {
-			mode |= is
-		}
-	}
-	return mode, nil
-}
-
-// mode is the wanted mode. Validate has seen that it is one.
-func (f *File) mode() fs.FileMode {
-	if f.Mode == "" && f.Directory {
-		return 0o755
-	} else if f.Mode == "" {
-		return 0o644
-	}
-	mode, _ := parseMode(f.Mode)
-	return mode
+	return m
 }
 
 func (f *File) request() fetch.Request {

@@ -195,7 +195,7 @@ func TestRefusals(t *testing.T) {
 			Name: "a group that is none", Entry: "/etc/motd", Body: "content: x\ngroup: web",
 			Setup: func(t *testing.T, m *steptest.Machine) { m.Write("/etc/motd", 0o644, "x") },
 			Drift: `no such group: "web"`,
-			Error: `cannot give /etc/motd to its group: no such group: "web"`, Hint: "add it under groups",
+			Error: `cannot give /etc/motd to its owner: no such group: "web"`, Hint: "add it under groups",
 		},
 		{
 			Name: "bytes that were not fetched", Entry: "/etc/geo", Body: "source: https://a/geo", Setup: etc,
