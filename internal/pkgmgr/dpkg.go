@@ -34,9 +34,9 @@ func dpkgInstalled(h *host.Host) (Installed, error) {
 			return Installed{}, err
 		}
 	}
-	native := entries["dpkg:"].arch
+	native := ""
 	for _, s := range entries {
-		if s.name == "dpkg" && native == "" {
+		if s.name == "dpkg" {
 			native = s.arch
 		}
 	}

@@ -154,7 +154,7 @@ var remedies = []struct {
 }{
 	{regexp.MustCompile(`(?i)no space left on device|don't have enough free space|more space needed`),
 		"the disk is full: make room, or launch with a larger volume"},
-	{regexp.MustCompile(`(?i)NO_PUBKEY|is not signed|GPG check FAILED|signatures? (?:were|was|is) (?:invalid|not)|public key .* is not installed|gpgkey`),
+	{regexp.MustCompile(`(?i)NO_PUBKEY|is not signed|GPG check FAILED|signatures? (?:were|was|is) (?:invalid|not)|public key .* is not installed`),
 		"check the repository's key: gpgkey for rpm, signed-by for deb"},
 	{regexp.MustCompile(`(?i)could not resolve|temporary failure resolving|couldn't resolve host`),
 		"the name cannot be resolved: check the instance's DNS, its route, or its VPC endpoint"},

@@ -97,7 +97,7 @@ entry() { # name version state
 without() { awk -v n="Package: $1" 'BEGIN { RS=""; ORS="\n\n" } index($0, n "\n") != 1' $D/status; }
 mkdir -p $D; touch $D/status
 code=0
-new=$D/status.$$
+new=$D/status-new
 for s in $specs; do
 	case $s in
 	*-) without ${s%-} >$new ;;
@@ -142,12 +142,11 @@ const dpkg = `rm -f $AMIAGENT_ROOT/interrupted
 // with tabs between, and the file provides: a name, and what has it.
 const rpmDB = `
 R=$AMIAGENT_ROOT; DB=$R/rpmdb
-touch $DB 2>/dev/null
 line() { # name [epoch:]version-release
 	case $2 in *:*) e=${2%%:*} v=${2#*:} ;; *) e=0 v=$2 ;; esac
 	printf '%s\t%s\t%s\t%s\tx86_64\n' $1 $e ${v%-*} ${v##*-}
 }
-row() { awk -F'\t' -v n=$1 '$1 == n' $DB; }
+row() { [ ! -e $DB ] || awk -F'\t' -v n=$1 '$1 == n' $DB; }
 # best finds the highest version of a spec, name or name-glob, as "name version".
 best() {
 	while read -r name version rest; do
@@ -157,8 +156,8 @@ best() {
 		case $name-$bare in $1 | $1-*) echo "$name $version" ;; esac
 	done <$R/cache | sort -k2,2rV | head -1
 }
-put() { { awk -F'\t' -v n=$1 '$1 != n' $DB; line $1 $2; } | sort >$DB.$$ && mv $DB.$$ $DB; }
-drop() { awk -F'\t' -v n=$1 '$1 != n' $DB >$DB.$$ && mv $DB.$$ $DB; }
+put() { { awk -F'\t' -v n=$1 '$1 != n' $DB; line $1 $2; } | sort >$DB-new && mv $DB-new $DB; }
+drop() { awk -F'\t' -v n=$1 '$1 != n' $DB >$DB-new && mv $DB-new $DB; }
 rpmlock() {
 	n=$(cat $R/rpmlock 2>/dev/null || echo 0)
 	[ "$n" -gt 0 ] || return 0
@@ -228,7 +227,9 @@ transaction() { # install..., then "-", then remove...
 				} >&2
 				return 1
 			fi
-		done <$R/conflicts
+		done <<-END
+			$(cat $R/conflicts 2>/dev/null)
+		END
 	done
 	rpmlock || return 1
 	for t in $todo; do put ${t%/*} ${t#*/}; done
@@ -250,7 +251,7 @@ resolve() { # prints what cannot be found
 	echo "Error: Unable to find a match:$missing" >&2
 	return 1
 }
-touch $R/conflicts
+[ -e $DB ] || : >$DB
 [ -e $R/cache ] || cp $R/repo $R/cache
 case $verb in
 clean) rm -f $R/cache; exit 0 ;;
@@ -294,6 +295,7 @@ for a; do
 	*) if [ -z "$verb" ]; then verb=$a; else specs="$specs $a"; fi ;;
 	esac
 done
+[ -e $DB ] || : >$DB
 [ -e $R/cache ] || cp $R/repo $R/cache
 do_install() {
 	some=

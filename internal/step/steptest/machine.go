@@ -268,7 +268,7 @@ func newStore(m *Machine, items map[string]Item) store {
 		}
 		slices.Sort(names)
 		sum := sha256.New()
-		fmt.Fprintf(sum, "%q", it.File)
+		sum.Write([]byte(it.File)) // a plain file's digest is that of its bytes
 		for _, n := range names {
 			fmt.Fprintf(sum, "%q=%q", n, it.Tree[n])
 		}
