@@ -60,9 +60,10 @@ type Config struct {
 	Deadline time.Duration `yaml:"deadline"` // of a launch, default 15m
 	Reboots  int           `yaml:"reboots"`  // how many reboots a launch may ask for, default 3
 	Health   Health        `yaml:"health"`
-	Console  bool          `yaml:"console"`  // a short account on the serial console, default true
-	TagsAPI  bool          `yaml:"tags-api"` // ask ec2:DescribeTags when tags are not in IMDS, default true
-	Parallel int           `yaml:"parallel"` // steps and fetches at once, default 8
+	Console  bool          `yaml:"console"`        // a short account on the serial console, default true
+	TagsAPI  bool          `yaml:"tags-api"`       // ask ec2:DescribeTags when tags are not in IMDS, default true
+	Loopback bool          `yaml:"allow-loopback"` // artifacts and layers may come from this machine's own addresses
+	Parallel int           `yaml:"parallel"`       // steps and fetches at once, default 8
 }
 
 // Default is the configuration of an agent without agent.yaml.

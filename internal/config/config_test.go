@@ -73,8 +73,8 @@ func TestEveryFaultAtOnce(t *testing.T) {
 		t.Errorf("got:\n%v\nwant:\n%s", err, want)
 	}
 	for text, want := range map[string]string{
-		"amiagent: 2\n":                  "/etc/amiagent/agent.yaml:1:11: amiagent: configuration version 2 is not known, this agent reads version 1",
-		"amiagent: 1\nlayers: [{}]\n":    "/etc/amiagent/agent.yaml:2:10: layers[0]: a layer needs a source",
+		"amiagent: 2\n":                   "/etc/amiagent/agent.yaml:1:11: amiagent: configuration version 2 is not known, this agent reads version 1",
+		"amiagent: 1\nlayers: [{}]\n":     "/etc/amiagent/agent.yaml:2:10: layers[0]: a layer needs a source",
 		"amiagent: 1\nlayers: [{x: 1}]\n": "/etc/amiagent/agent.yaml:2:10: layers[0]: a layer needs a source\n/etc/amiagent/agent.yaml:2:11: layers[0].x: unknown key, known are digest, optional, source",
 	} {
 		if _, err := read(t, text); err == nil || err.Error() != want {

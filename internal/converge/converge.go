@@ -306,7 +306,7 @@ func (r *run) failedBefore(j *job, t *task) *task {
 // unverified leaves a step alone whose secret cannot be read now: as it was
 // when this instance last converged on it, else it has failed.
 func (r *run) unverified(t *task) {
-	if r.opt.Stamps.Has(converged(t.node.ID), t.node.Key) {
+	if r.opt.Stamps.Has(Converged(t.node.ID), t.node.Key) {
 		t.res.Outcome = report.Unverified
 		t.res.Reason = fmt.Sprintf("the secret %s cannot be read now; left as it was last converged", t.node.Missing[0])
 		return
@@ -314,8 +314,8 @@ func (r *run) unverified(t *task) {
 	t.fail(diag.WithHint(fmt.Errorf("cannot read the secret %s", t.node.Missing[0]), "see the notes of this report for the cause"))
 }
 
-// converged is the id under which a step with secrets remembers that it was converged.
-func converged(id step.ID) step.ID { return step.ID{Kind: "converged", Name: id.String()} }
+// Converged is the id under which a step with secrets remembers that it was converged.
+func Converged(id step.ID) step.ID { return step.ID{Kind: "converged", Name: id.String()} }
 
 func (r *run) converge(ctx context.Context, j *job, tasks []*task) {
 	drifted := r.check(ctx, j, tasks, func(t *task, d step.Drift) {
@@ -336,7 +336,7 @@ func (r *run) converge(ctx context.Context, j *job, tasks []*task) {
 	}
 	for _, t := range tasks {
 		if len(t.node.Secrets) > 0 && (t.res.Outcome == report.OK || t.res.Outcome == report.Changed) && !r.opt.DryRun {
-			if err := r.opt.Stamps.Put(converged(t.node.ID), t.node.Key); err != nil {
+			if err := r.opt.Stamps.Put(Converged(t.node.ID), t.node.Key); err != nil {
 				t.fail(fmt.Errorf("cannot record success: %w", err))
 			}
 		}

@@ -1,0 +1,27 @@
+// Package kinds is the list of all kinds of step. A new kind is a folder
+// beside this one and a line here.
+package kinds
+
+import (
+	"github.com/amiagent/amiagent/internal/step"
+	"github.com/amiagent/amiagent/internal/step/commands"
+	"github.com/amiagent/amiagent/internal/step/files"
+	"github.com/amiagent/amiagent/internal/step/groups"
+	"github.com/amiagent/amiagent/internal/step/packages"
+	"github.com/amiagent/amiagent/internal/step/repositories"
+	"github.com/amiagent/amiagent/internal/step/units"
+	"github.com/amiagent/amiagent/internal/step/users"
+)
+
+// All lists the kinds in the order in which people think of them.
+func All() []step.Kind {
+	return []step.Kind{
+		repositories.Kind(),
+		packages.Kind(),
+		groups.Kind(),
+		users.Kind(),
+		files.Kind(),
+		units.Kind(),
+		commands.Kind(),
+	}
+}
