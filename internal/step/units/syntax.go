@@ -59,7 +59,8 @@ func (u *Unit) validateText(at diag.At, text string, whole bool) {
 			at.Errorf("line %d of the unit: %q stands before the first section", i+1, trimmed)
 		}
 	}
-	if whole && slices.Contains(required, suffix) && !strings.Contains("\n"+text, "\n["+own[suffix]+"]") {
+	// A service may do nothing but end the system, by SuccessAction= of [Unit].
+	if whole && slices.Contains(required, suffix) && !strings.Contains(text, "\nSuccessAction=") && !strings.Contains("\n"+text, "\n["+own[suffix]+"]") {
 		at.Errorf("has no section [%s], without which systemd does not load a %s", own[suffix], suffix[1:])
 	}
 }
