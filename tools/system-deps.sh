@@ -7,6 +7,7 @@ packages="
 apt-utils
 build-essential
 ca-certificates
+cpio
 createrepo-c
 dbus
 dnf

@@ -48,6 +48,9 @@ func Write(root *cobra.Command, dir, version string, date time.Time) error {
 
 func man(c *cobra.Command, dir, version string, date time.Time) error {
 	for _, sub := range c.Commands() {
+		if c.Name() == "completion" {
+			break // one page for all shells
+		}
 		if sub.IsAvailableCommand() || sub.IsAdditionalHelpTopicCommand() {
 			if err := man(sub, dir, version, date); err != nil {
 				return err
