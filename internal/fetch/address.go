@@ -106,6 +106,12 @@ func detect(src string) (Address, error) {
 		// go-getter's detector would ask Bitbucket's API at this point.
 		return Address{}, diag.WithHint(errors.New("bitbucket.org without a scheme is not supported"), "write git::https://%s", rest)
 	}
+	if src == "" {
+		return Address{}, errors.New("it is empty")
+	}
+	// Without the query: go-getter's detector for GitHub takes it for a part of the folder.
+	bare, query, _ := strings.Cut(src, "?")
+	query, _, _ = strings.Cut(query, "#")
 	for _, g := range []struct {
 		kind   string
 		getter getter.Getter
@@ -114,7 +120,7 @@ func detect(src string) (Address, error) {
 		{KindHTTPS, new(getter.HttpGetter)},
 		{KindFile, new(getter.FileGetter)},
 	} {
-		req := &getter.Request{Src: src}
+		req := &getter.Request{Src: bare}
 		ok, err := getter.Detect(req, g.getter)
 		if err != nil && g.kind == KindFile {
 			return Address{}, diag.WithHint(errors.New("a path must be absolute"), "write /path, https://, s3:// or git::")
@@ -130,6 +136,7 @@ func detect(src string) (Address, error) {
 		if err != nil {
 			return Address{}, unquoted(err)
 		}
+		u.RawQuery = query
 		return Address{Kind: g.kind, URL: u, Subdir: sub}, nil
 	}
 	return Address{}, diag.WithHint(errors.New("no source serves it"), "known are s3, https, git and file")

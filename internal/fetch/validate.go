@@ -1,28 +1,27 @@
 package fetch
 
 import (
-	"fmt"
-	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/amiagent/amiagent/internal/diag"
 )
 
-var digestRule = regexp.MustCompile(`^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$`)
-
 // Validate records the faults of a request that a body makes by its fields
-// source, mirrors, digest, size and strip. Values that still hold template text are not judged.
+// source, mirrors, digest, size and strip. What still holds template text is not judged.
 func (r Request) Validate(at diag.At) {
-	if r.Digest != "" && !strings.Contains(r.Digest, "{{") && !digestRule.MatchString(r.Digest) {
-		at.Field("digest").Err(diag.WithHint(
-			fmt.Errorf("is no digest: %q", r.Digest),
-			"write sha256: and 64 hexadecimal digits, as `sha256sum FILE` prints them, or sha512: and 128"))
+	whole := r.Source != "" && static(r.Source) && static(r.Digest) && !slices.ContainsFunc(r.Mirrors, func(m string) bool { return !static(m) })
+	if static(r.Digest) {
+		if err := CheckDigest(r.Digest); err != nil {
+			at.Field("digest").Err(err)
+			whole = false
+		}
 	}
-	if r.Size < 0 {
-		at.Field("size").Errorf("must not be negative, is %d", r.Size)
-	}
-	if r.Strip < 0 {
-		at.Field("strip").Errorf("must not be negative, is %d", r.Strip)
+	for name, n := range map[string]int64{"size": r.Size, "strip": int64(r.Strip)} {
+		if n < 0 {
+			at.Field(name).Errorf("must not be negative, is %d", n)
+			whole = false
+		}
 	}
 	if r.Source == "" && len(r.Mirrors) > 0 {
 		at.Field("mirrors").Errorf("mirrors are of a source, and there is none")
@@ -30,6 +29,15 @@ func (r Request) Validate(at diag.At) {
 	for i, m := range r.Mirrors {
 		if m == "" {
 			at.Field("mirrors").Index(i).Errorf("must not be empty")
+			whole = false
 		}
 	}
+	if !whole {
+		return // what is wrong with the parts is said
+	}
+	if err := Check(r); err != nil {
+		at.Field("source").Err(err)
+	}
 }
+
+func static(s string) bool { return !strings.Contains(s, "{{") }

@@ -228,6 +228,8 @@ func classed(parent context.Context, err error) error {
 		return err
 	case errors.As(err, &cert):
 		return diag.WithHint(err, "a private CA is given by AWS_CA_BUNDLE; a certificate that has expired may mean that the clock is wrong")
+	case errors.Is(err, io.EOF):
+		err = errors.New("the server closed the connection without an answer")
 	}
 	return fetch.Transient(err, 0)
 }

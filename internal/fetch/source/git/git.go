@@ -19,7 +19,6 @@ import (
 	"net/url"
 	"os"
 	"path"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"time"
@@ -273,7 +272,7 @@ func (r repo) scrub(text string) string {
 			}
 		}
 	}
-	return strings.ReplaceAll(text, filepath.Dir(r.dir), "")
+	return text
 }
 
 func password(u *url.Userinfo) string {
