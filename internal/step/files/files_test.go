@@ -326,8 +326,8 @@ onwer: app
 			manifest.yaml:2:7: files./etc/motd.mode: must be an octal mode such as "0644", is "u=rw"
 			manifest.yaml:3:7: files./etc/motd.size: must not be negative, is -3
 			manifest.yaml:3:7: files./etc/motd.size: is of what source fetches, and there is no source
-			manifest.yaml:4:9: files./etc/motd.digest: is no digest: "md5:abc"
-			hint: write sha256: and 64 hexadecimal digits, as ` + "`sha256sum FILE`" + ` prints them, or sha512: and 128
+			manifest.yaml:4:9: files./etc/motd.digest: digest "md5:abc": md5 can be forged
+			hint: use sha256
 			manifest.yaml:4:9: files./etc/motd.digest: is of what source fetches, and there is no source
 			manifest.yaml:5:10: files./etc/motd.mirrors: mirrors are of a source, and there is none
 			manifest.yaml:5:11: files./etc/motd.mirrors[0]: must not be empty
