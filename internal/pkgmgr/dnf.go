@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	version "github.com/knqyf263/go-rpm-version"
+
 	"github.com/amiagent/amiagent/internal/decode"
 	"github.com/amiagent/amiagent/internal/host"
 )
@@ -112,13 +114,16 @@ func offers(name, list string) (versions []string, nearest string) {
 		switch {
 		case len(f) != 2:
 		case f[0] == name:
-			versions = append([]string{strings.TrimPrefix(f[1], "0:")}, versions...)
+			versions = append(versions, strings.TrimPrefix(f[1], "0:"))
 		case len(all) == 0 || all[len(all)-1] != f[0]:
 			all = append(all, f[0])
 		}
 	}
 	if len(versions) > 0 {
-		return versions, ""
+		slices.SortFunc(versions, func(a, b string) int {
+			return version.NewVersion(b).Compare(version.NewVersion(a))
+		})
+		return slices.Compact(versions), ""
 	}
 	return nil, decode.Nearest(name, all)
 }
