@@ -1,6 +1,7 @@
 package ec2sim
 
 import (
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -108,7 +109,7 @@ func ReadConfig(file string, data []byte) (Config, error) {
 
 	dir := filepath.Dir(file)
 	if doc.UserDataFile != "" {
-		if b, err := os.ReadFile(relative(dir, doc.UserDataFile)); err != nil {
+		if b, err := readAtMost(relative(dir, doc.UserDataFile), maxUserData+1); err != nil {
 			at.Field("user-data-file").Errorf("cannot read %s", cause(err))
 		} else {
 			doc.UserData = string(b)
@@ -128,6 +129,15 @@ func ReadConfig(file string, data []byte) (Config, error) {
 	}
 	doc.Validate(at)
 	return doc.Config, list.Err()
+}
+
+func readAtMost(file string, n int64) ([]byte, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, n))
 }
 
 func cause(err error) string {

@@ -64,3 +64,7 @@ func TestBatchGetSecretValue(t *testing.T) {
 	_, err = batch(make([]string, 21)...)
 	fails(t, err, "ValidationException")
 }
+
+func secretInput(id string) *secretsmanager.GetSecretValueInput {
+	return &secretsmanager.GetSecretValueInput{SecretId: &id}
+}

@@ -1,7 +1,6 @@
 package ec2sim
 
 import (
-	"bytes"
 	"crypto/rand"
 	"encoding/hex"
 	"io"
@@ -170,7 +169,7 @@ func (c *call) reply(status int, contentType string, body []byte) {
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	c.w.WriteHeader(status)
 	if c.r.Method != http.MethodHead {
-		io.Copy(c.w, bytes.NewReader(body))
+		c.w.Write(body)
 	}
 }
 

@@ -286,3 +286,7 @@ func TestSettersAreSafeWhileServing(t *testing.T) {
 		t.Error("nothing was asked")
 	}
 }
+
+func staticKey(sim *ec2sim.Sim) func(context.Context) (aws.Credentials, error) {
+	return func(context.Context) (aws.Credentials, error) { return sim.Credentials(), nil }
+}
