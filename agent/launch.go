@@ -1,0 +1,296 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/amiagent/amiagent/internal/converge"
+	"github.com/amiagent/amiagent/internal/diag"
+	"github.com/amiagent/amiagent/internal/facts"
+	"github.com/amiagent/amiagent/internal/fetch"
+	"github.com/amiagent/amiagent/internal/journal"
+	"github.com/amiagent/amiagent/internal/layers"
+	"github.com/amiagent/amiagent/internal/logging"
+	"github.com/amiagent/amiagent/internal/plan"
+	"github.com/amiagent/amiagent/internal/probe"
+	"github.com/amiagent/amiagent/internal/report"
+	"github.com/amiagent/amiagent/internal/step"
+)
+
+// launch is one convergence under way: what the phases hand to one another.
+type launch struct {
+	*Agent
+	rec     *report.Recorder
+	journal *journal.Journal // nil for a dry run
+	dry     bool             // change nothing, the agent's own state included
+
+	facts  *facts.Facts
+	docs   []layers.Document
+	plan   *plan.Plan
+	probes []probe.Probe
+	store  *fetch.Store
+	failed map[step.ID]error // of the phase fetch
+	result converge.Result
+}
+
+func (a *Agent) newLaunch(command string) *launch {
+	rec := report.NewRecorder(report.Report{Agent: a.opt.Version, Command: command}, a.redact)
+	return &launch{Agent: a, rec: rec, failed: map[step.ID]error{}}
+}
+
+// Apply converges once, in the foreground, and gives the report. The error is
+// nil only when every step and probe is as wanted; it is then also in the report.
+func (a *Agent) Apply(ctx context.Context) (report.Report, error) {
+	l := a.newLaunch(a.opt.Command)
+	err := l.whole(ctx)
+	rep := l.end(err)
+	return rep, err
+}
+
+// whole runs the phases up to READY, within the deadline.
+func (l *launch) whole(ctx context.Context) error {
+	deadline := diag.WithHint(fmt.Errorf("%w: the launch took longer than %s", ErrDeadline, l.cfg.Deadline),
+		"see which step took the time; if it needs that long, raise deadline: in /etc/amiagent/agent.yaml")
+	ctx, cancel := context.WithTimeoutCause(ctx, l.cfg.Deadline, deadline)
+	defer cancel()
+	if err := l.open(); err != nil {
+		return l.phase(ctx, report.Identify, func(context.Context) error { return err })
+	}
+	release, err := l.exclusive()
+	if err != nil {
+		return l.phase(ctx, report.Identify, func(context.Context) error { return err })
+	}
+	defer release()
+	if l.journal, err = journal.Open(l.host, journalDir); err != nil {
+		l.rec.Note(err.Error()) // the story is lost, the truth is not
+	} else {
+		defer l.journal.Close()
+	}
+	l.write(journal.Event{What: journal.RunBegin, Text: l.opt.Command})
+	err = l.phases(ctx)
+	outcome := report.OK
+	text := ""
+	if err != nil {
+		outcome, text = report.Failed, err.Error()
+	}
+	l.write(journal.Event{What: journal.RunEnd, Outcome: string(outcome), Text: text})
+	return err
+}
+
+func (l *launch) phases(ctx context.Context) error {
+	for _, p := range []struct {
+		phase report.Phase
+		do    func(context.Context) error
+	}{
+		{report.Identify, l.identify},
+		{report.Resolve, l.resolve},
+		{report.Fetch, l.fetch},
+		{report.Converge, l.converge},
+		{report.Prove, l.prove},
+	} {
+		if err := l.phase(ctx, p.phase, p.do); err != nil {
+			return err
+		}
+	}
+	return l.keep(ctx)
+}
+
+// phase runs one phase and tells everybody.
+func (l *launch) phase(ctx context.Context, p report.Phase, do func(context.Context) error) error {
+	if l.opt.Watcher != nil {
+		l.opt.Watcher.Phase(p)
+	}
+	l.update(func(s *report.Status) { s.Phase, s.Step = p, "" })
+	began := time.Now()
+	end := l.rec.Begin(p)
+	err := do(ctx)
+	if err != nil && ctx.Err() != nil && !errors.Is(err, context.Cause(ctx)) {
+		err = fmt.Errorf("%w (%v)", context.Cause(ctx), err)
+	}
+	_ = end(err)
+	took := time.Since(began)
+	if err != nil {
+		l.log.Error("phase failed", zap.String(logging.Phase, string(p)), zap.Duration(logging.Took, took), zap.String(logging.Error, l.redact.Clean(err.Error())))
+		l.write(journal.Event{What: journal.PhaseDone, Step: string(p), Outcome: string(report.Failed), Text: err.Error(), Took: took})
+		return err
+	}
+	l.log.Debug("phase done", zap.String(logging.Phase, string(p)), zap.Duration(logging.Took, took))
+	l.write(journal.Event{What: journal.PhaseDone, Step: string(p), Outcome: string(report.OK), Took: took})
+	return nil
+}
+
+// write appends to the journal. That it cannot is noted once; it stops nothing.
+func (l *launch) write(e journal.Event) {
+	if l.journal == nil {
+		return
+	}
+	e.Run, e.Text = l.rec.ID(), l.redact.Clean(e.Text)
+	if err := l.journal.Append(e); err != nil {
+		l.rec.Note(err.Error())
+	}
+}
+
+// options are what a converge of this launch needs.
+func (l *launch) options() converge.Options {
+	return converge.Options{
+		Host: l.host, Facts: l.facts, Store: l.store, Stamps: l.stamps,
+		Instance: l.facts.Instance(), Boot: l.facts.Get(facts.BootID),
+		Parallel: l.cfg.Parallel, Failed: l.failed,
+		Begin: l.begin, End: l.ended, Status: l.line,
+	}
+}
+
+func (l *launch) begin(id step.ID) {
+	l.log.Info("step begins", zap.String(logging.Step, id.String()), zap.String(logging.Kind, id.Kind))
+	l.write(journal.Event{What: journal.StepBegin, Step: id.String()})
+	l.update(func(s *report.Status) { s.Step = id.String() })
+	if l.opt.Watcher != nil {
+		l.opt.Watcher.Begin(id.String())
+	}
+}
+
+func (l *launch) line(id step.ID, line string) {
+	line = l.redact.Clean(line)
+	l.update(func(s *report.Status) { s.Step, s.Reason = id.String(), line })
+	if l.opt.Watcher != nil {
+		l.opt.Watcher.Line(id.String(), line)
+	}
+}
+
+func (l *launch) ended(s report.Step) {
+	kind, _, _ := cutID(s.ID)
+	fields := []zap.Field{zap.String(logging.Step, s.ID), zap.String(logging.Kind, kind),
+		zap.String(logging.Outcome, string(s.Outcome)), zap.Duration(logging.Took, s.Check+s.Apply)}
+	switch s.Outcome {
+	case report.Failed, report.Ignored:
+		l.log.Error("step failed", append(fields, zap.String(logging.Error, l.redact.Clean(s.Error)))...)
+	case report.OK, report.Skipped:
+		l.log.Debug("step ends", fields...)
+	default:
+		l.log.Info("step ends", append(fields, zap.String("drift", l.redact.Clean(s.Drift)), zap.String("reason", l.redact.Clean(s.Reason)))...)
+	}
+	if s.Outcome != report.OK {
+		text := s.Drift
+		for _, t := range []string{s.Error, s.Reason} {
+			if t != "" {
+				text = t
+			}
+		}
+		l.write(journal.Event{What: journal.StepEnd, Step: s.ID, Key: s.Key, Outcome: string(s.Outcome), Text: text, Took: s.Apply})
+	}
+	l.rec.Step(s)
+	l.update(func(st *report.Status) {
+		st.Done++
+		if st.Step == s.ID {
+			st.Step, st.Reason = "", ""
+		}
+	})
+	if l.opt.Watcher != nil {
+		l.opt.Watcher.End(s)
+	}
+}
+
+// converge makes every step true.
+func (l *launch) converge(ctx context.Context) error {
+	l.result = converge.Run(ctx, l.plan, l.options())
+	for _, s := range l.result.Steps {
+		if s.Outcome == report.Skipped {
+			l.rec.Step(s)
+		}
+	}
+	switch {
+	case l.result.Reboot:
+		return ErrReboot
+	case l.result.Failed():
+		return failure(l.result)
+	}
+	return nil
+}
+
+// failure is the error of a run: the first step that failed by itself.
+func failure(r converge.Result) error {
+	i := slices.IndexFunc(r.Steps, func(s report.Step) bool { return s.Outcome == report.Failed })
+	if i < 0 {
+		i = slices.IndexFunc(r.Steps, func(s report.Step) bool { return s.Outcome == report.Blocked })
+	}
+	s := r.Steps[i]
+	text := s.Error
+	if text == "" {
+		text = s.Reason
+	}
+	err := fmt.Errorf("%w: %s: %s", ErrFailed, s.ID, text)
+	if s.Hint != "" {
+		err = diag.WithHint(err, "%s", s.Hint)
+	}
+	return err
+}
+
+// prove asks the probes until they hold.
+func (l *launch) prove(ctx context.Context) error {
+	if len(l.probes) == 0 {
+		return nil
+	}
+	tell := func(ps []report.Probe) {
+		l.rec.Probes(ps)
+		l.update(func(s *report.Status) { s.Probes = slices.Clone(ps) })
+	}
+	results, err := probe.Prove(ctx, l.probeEnv(), l.probes, tell)
+	tell(results)
+	if err != nil {
+		return diag.WithHint(fmt.Errorf("%w: %w", ErrFailed, err), "see what the service says: `amiagent status`, `journalctl -b`")
+	}
+	return nil
+}
+
+func (a *Agent) probeEnv() probe.Env {
+	env := probe.Env{Host: a.host}
+	if a.host.Live() {
+		env.UnitState = func(ctx context.Context, unit string) (string, error) {
+			sd, err := a.host.Systemd(ctx)
+			if err != nil {
+				return "", err
+			}
+			us, err := sd.Units(ctx, []string{unit})
+			if err != nil {
+				return "", err
+			}
+			return us[unit].Active, nil
+		}
+	}
+	return env
+}
+
+// keep remembers what this launch converged on, for a boot without the world outside.
+func (l *launch) keep(ctx context.Context) error {
+	if err := layers.Keep(ctx, l.host, l.facts.Instance(), l.docs); err != nil {
+		return err
+	}
+	return l.keepFacts(ctx)
+}
+
+// end closes the report, keeps it and tells the journal.
+func (l *launch) end(err error) report.Report {
+	rep := l.rec.End()
+	if err != nil && rep.Cause == nil && !errors.Is(err, ErrReboot) {
+		rep.Outcome = report.Failed
+		rep.Cause = &report.Failure{Error: l.redact.Clean(err.Error()), Hint: l.redact.Clean(diag.Hint(err))}
+	}
+	if errors.Is(err, ErrBusy) {
+		return rep // the report of this one would push out that of the other
+	}
+	if serr := report.Save(l.host, reportsDir, rep); serr != nil {
+		rep.Notes = append(rep.Notes, serr.Error())
+	}
+	return rep
+}
+
+func cutID(id string) (kind, name string, ok bool) {
+	var x step.ID
+	ok = x.UnmarshalText([]byte(id)) == nil
+	return x.Kind, x.Name, ok
+}

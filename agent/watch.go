@@ -1,0 +1,298 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/amiagent/amiagent/internal/converge"
+	"github.com/amiagent/amiagent/internal/diag"
+	"github.com/amiagent/amiagent/internal/facts"
+	"github.com/amiagent/amiagent/internal/host"
+	"github.com/amiagent/amiagent/internal/layers"
+	"github.com/amiagent/amiagent/internal/logging"
+	"github.com/amiagent/amiagent/internal/probe"
+	"github.com/amiagent/amiagent/internal/report"
+	"github.com/amiagent/amiagent/internal/sink"
+	"github.com/amiagent/amiagent/internal/step"
+)
+
+const (
+	// disabledFile makes the agent do nothing, as amiagent=off on the kernel's command line does.
+	disabledFile = "/etc/amiagent/disabled"
+	// readyFile says that this boot has reached READY: /run does not outlive it.
+	readyFile = "/run/amiagent/ready.json"
+	// afterReady is how long steps that were put off are given to come true.
+	afterReady = 60 * time.Second
+)
+
+// Run is the daemon's life: launch, READY, watch, until ctx ends. The error is
+// nil when ctx ended it, ErrDisabled, ErrReboot, or why the launch failed.
+func (a *Agent) Run(ctx context.Context) error {
+	first := report.Status{Agent: a.opt.Version, State: report.Launching, Phase: report.Identify}
+	why := a.disabled()
+	var resumed *launch
+	if why != "" {
+		first.State, first.Phase, first.Reason = report.Disabled, "", why
+	} else if resumed = a.resume(); resumed != nil {
+		first.State, first.Phase = report.Ready, report.Watch
+		first.Instance, first.Boot = resumed.facts.Instance(), resumed.facts.Get(facts.BootID)
+	}
+	if err := a.publish(first); err != nil {
+		return err
+	}
+	defer a.status.Close()
+	switch {
+	case why != "":
+		return fmt.Errorf("%w: %s", ErrDisabled, why)
+	case resumed != nil:
+		a.log.Info("resuming: this boot has reached READY before")
+		a.send(ctx, sink.Ready, nil)
+		return a.watch(ctx, resumed)
+	}
+	a.send(ctx, sink.Began, nil)
+	l := a.newLaunch("run")
+	err := l.whole(ctx)
+	rep := l.end(err)
+	switch {
+	case errors.Is(err, ErrReboot):
+		return a.reboot(ctx, rep)
+	case ctx.Err() != nil:
+		a.stopping(ctx)
+		return nil
+	case err != nil:
+		a.failed(ctx, rep, err)
+		return err
+	}
+	if err := a.markReady(ctx, rep); err != nil {
+		a.log.Warn("cannot remember READY: a restart of the agent will launch again", zap.Error(err))
+	}
+	a.publishReady(rep)
+	a.send(ctx, sink.Ready, &rep)
+	a.log.Info("ready", zap.Duration(logging.Took, rep.Took()), zap.String("report", rep.ID))
+	l.proveDeferred(ctx)
+	return a.watch(ctx, l)
+}
+
+func (a *Agent) disabled() string {
+	if a.host.Exists(disabledFile) {
+		return disabledFile + " exists"
+	}
+	if a.host.Live() {
+		if b, err := a.host.ReadLimited("/proc/cmdline", 1<<16); err == nil && slices.Contains(fields(b), "amiagent=off") {
+			return "amiagent=off is on the kernel command line"
+		}
+	}
+	return ""
+}
+
+func fields(b []byte) []string {
+	var out []string
+	for f := range bytes.FieldsSeq(b) {
+		out = append(out, string(f))
+	}
+	return out
+}
+
+// ready is the mark of a boot that has reached READY.
+type ready struct {
+	Boot   string    `json:"boot"`
+	Launch string    `json:"launch"`
+	At     time.Time `json:"at"`
+}
+
+func (a *Agent) markReady(ctx context.Context, rep report.Report) error {
+	b, err := json.Marshal(ready{rep.Boot, rep.ID, time.Now().UTC()})
+	if err == nil {
+		err = a.host.MkdirAll("/run/amiagent")
+	}
+	if err == nil {
+		err = a.host.WriteFile(ctx, host.File{Path: readyFile, Data: bytes.NewReader(b), Mode: 0o644, UID: host.Keep, GID: host.Keep})
+	}
+	return err
+}
+
+// resume makes a launch that only watches, when this boot has been READY
+// before: the agent was restarted, the machine was not. It asks nobody outside.
+func (a *Agent) resume() *launch {
+	b, err := a.host.ReadLimited(readyFile, 1<<12)
+	if err != nil {
+		return nil
+	}
+	var mark ready
+	boot, _ := a.host.ReadLimited("/proc/sys/kernel/random/boot_id", 128)
+	if json.Unmarshal(b, &mark) != nil || a.host.Live() && mark.Boot != string(bytes.TrimSpace(boot)) {
+		return nil
+	}
+	l := a.newLaunch("resume")
+	known, err := a.keptFacts()
+	if err != nil || known == nil {
+		return nil
+	}
+	l.facts = known
+	l.docs, err = layers.Kept(a.host, known.Instance())
+	if err != nil || len(l.docs) == 0 || l.open() != nil || l.makePlan() != nil {
+		return nil
+	}
+	return l
+}
+
+// watch is the life after READY.
+func (a *Agent) watch(ctx context.Context, l *launch) error {
+	for {
+		probes := l.probes
+		env := a.probeEnv()
+		l = nil // the plan is not needed until the next convergence
+		a.rest()
+		watching, stop := context.WithCancel(ctx)
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			probe.Watch(watching, env, probes, nil, func(ps []report.Probe) { a.turned(ctx, ps) })
+		}()
+		next, why := a.wait(ctx)
+		stop()
+		<-done
+		switch next {
+		case "reload":
+			l = a.reconverge(ctx)
+			if l == nil {
+				l = &launch{Agent: a, probes: probes}
+			}
+		case "drain":
+			a.publishState(report.Draining, why, "")
+			a.send(ctx, sink.Draining, nil)
+			a.log.Info("draining", zap.String("reason", why))
+			<-ctx.Done()
+			a.stopping(ctx)
+			return nil
+		default:
+			a.stopping(ctx)
+			return nil
+		}
+	}
+}
+
+func (a *Agent) wait(ctx context.Context) (next, why string) {
+	select {
+	case <-ctx.Done():
+		return "stop", ""
+	case <-a.reload:
+		return "reload", ""
+	case why = <-a.drain:
+		return "drain", why
+	}
+}
+
+// turned publishes what the probes say now.
+func (a *Agent) turned(ctx context.Context, ps []report.Probe) {
+	bad := slices.IndexFunc(ps, func(p report.Probe) bool { return !p.OK })
+	was, is := a.state(), report.Ready
+	reason := ""
+	if bad >= 0 {
+		is, reason = report.NotReady, "probe "+ps[bad].Name+": "+ps[bad].Error
+	}
+	a.update(func(s *report.Status) { s.Probes, s.State, s.Reason = slices.Clone(ps), is, reason })
+	if was == is {
+		return
+	}
+	if is == report.Ready {
+		a.log.Info("ready again")
+		a.send(ctx, sink.Ready, nil)
+		return
+	}
+	a.log.Warn("not ready", zap.String("reason", a.redact.Clean(reason)))
+	a.send(ctx, sink.NotReady, nil)
+}
+
+// reconverge brings the machine to what its layers say now, without leaving
+// service: a machine whose reload fails stays as ready as its probes say.
+func (a *Agent) reconverge(ctx context.Context) *launch {
+	a.notify(ctx, sink.Event{Kind: sink.Began, Reload: true})
+	l := a.newLaunch("reload")
+	err := l.whole(ctx)
+	rep := l.end(err)
+	switch {
+	case errors.Is(err, ErrReboot):
+		a.log.Warn("a step asks for a reboot; a reload never reboots: reboot when it suits you")
+	case err != nil:
+		a.log.Error("reload failed", zap.String(logging.Error, a.redact.Clean(err.Error())), zap.String("hint", a.redact.Clean(diag.Hint(err))))
+	default:
+		a.log.Info("reloaded", zap.Duration(logging.Took, rep.Took()), zap.String("outcome", string(rep.Outcome)))
+	}
+	a.publishReload(rep, err)
+	kind := sink.Ready
+	if err != nil {
+		kind = sink.Failed
+	}
+	a.notify(ctx, sink.Event{Kind: kind, Reload: true, Report: &rep})
+	if err != nil {
+		return nil
+	}
+	l.proveDeferred(ctx)
+	return l
+}
+
+// proveDeferred checks, after READY, what READY could not wait for, until all is
+// as wanted or patience ends, and adds the outcome to the report.
+func (l *launch) proveDeferred(ctx context.Context) {
+	put := map[string]bool{}
+	for _, s := range l.result.Steps {
+		if s.Outcome == report.Deferred {
+			put[s.ID] = true
+		}
+	}
+	if len(put) == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, afterReady, fmt.Errorf("not as wanted %s after READY", afterReady))
+	defer cancel()
+	opt := l.options()
+	opt.Only = func(id step.ID) bool { return put[id.String()] }
+	opt.End = nil
+	var res converge.Result
+	for pause := 50 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
+		res = converge.Run(ctx, l.plan, opt)
+		again := slices.ContainsFunc(res.Steps, func(s report.Step) bool {
+			return put[s.ID] && s.Outcome != report.OK && s.Outcome != report.Changed
+		})
+		if !again || ctx.Err() != nil {
+			break
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(pause):
+		}
+	}
+	for _, s := range res.Steps {
+		if !put[s.ID] {
+			continue
+		}
+		s.Reason = "proved after READY"
+		if s.Outcome != report.OK && s.Outcome != report.Changed {
+			s.Reason = "not as wanted after READY"
+			l.rec.Note(fmt.Sprintf("%s was put off until after READY and is not as wanted: %s%s", s.ID, s.Drift, s.Error))
+			l.log.Error("a step put off until after READY is not as wanted", zap.String(logging.Step, s.ID))
+		} else {
+			s.Outcome = report.Changed
+			l.log.Info("proved after READY", zap.String(logging.Step, s.ID))
+		}
+		l.rec.Step(s)
+	}
+	if err := report.Save(l.host, reportsDir, l.rec.Report()); err != nil {
+		l.log.Warn("cannot save the report", zap.Error(err))
+	}
+}
+
+// rest gives memory back: the agent idles for most of its life.
+func (a *Agent) rest() {
+	debug.FreeOSMemory()
+	_ = releaseText()
+}

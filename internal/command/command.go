@@ -1,0 +1,187 @@
+// Package command is amiagent's command line: flags, subcommands, exit codes.
+// It decides nothing about machines; it hands over to package agent.
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/amiagent/amiagent/agent"
+	"github.com/amiagent/amiagent/internal/diag"
+	"github.com/amiagent/amiagent/internal/fetch"
+	"github.com/amiagent/amiagent/internal/host"
+	"github.com/amiagent/amiagent/internal/layers"
+)
+
+// The exit codes, for scripts. They never change their meaning.
+const (
+	ExitOK       = 0
+	ExitFailed   = 1 // it was tried and did not succeed
+	ExitUsage    = 2 // the command line or a document is faulty; nothing was tried
+	ExitDrift    = 3 // the machine is not as wanted (plan)
+	ExitNotReady = 4 // the machine is not ready (status, wait)
+	ExitDeadline = 5 // it took too long
+	ExitRefused  = 6 // bytes are not the ones that were asked for
+)
+
+// exit is an error that only sets the exit code: what there is to say is said.
+type exit struct{ code int }
+
+func (e exit) Error() string { return fmt.Sprintf("exit code %d", e.code) }
+
+// usage is a mistake in the command line.
+type usage struct{ error }
+
+func (u usage) Unwrap() error { return u.error }
+
+// code is the exit code of an error.
+func code(err error) int {
+	var ex exit
+	var use usage
+	var faults *diag.Error
+	switch {
+	case err == nil, errors.Is(err, agent.ErrDisabled):
+		return ExitOK
+	case errors.As(err, &ex):
+		return ex.code
+	case errors.As(err, &use), errors.As(err, &faults), errors.Is(err, layers.ErrNone):
+		return ExitUsage
+	case errors.Is(err, agent.ErrDeadline):
+		return ExitDeadline
+	case errors.Is(err, fetch.ErrDigest), errors.Is(err, fetch.ErrSize), errors.Is(err, layers.ErrDigest):
+		return ExitRefused
+	}
+	return ExitFailed
+}
+
+// app is what the subcommands share.
+type app struct {
+	version string
+	env     func(string) (string, bool)
+	stdout  io.Writer
+	stderr  io.Writer
+
+	root    string
+	output  string
+	verbose bool
+}
+
+// Run runs one command line and gives its exit code. args are without the
+// program's name; env are NAME=value pairs.
+func Run(ctx context.Context, version string, args, env []string, stdout, stderr io.Writer) int {
+	a := &app{version: version, env: lookup(env), stdout: stdout, stderr: stderr}
+	root := a.command()
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	var ex exit
+	if err != nil && !errors.As(err, &ex) && !errors.Is(err, agent.ErrDisabled) {
+		complain(stderr, err)
+	}
+	return code(err)
+}
+
+// Root is the command tree, for man pages and completions.
+func Root(version string) *cobra.Command {
+	return (&app{version: version, env: lookup(nil), stdout: io.Discard, stderr: io.Discard}).command()
+}
+
+func lookup(env []string) func(string) (string, bool) {
+	vars := map[string]string{}
+	for _, e := range env {
+		if k, v, ok := strings.Cut(e, "="); ok {
+			vars[k] = v
+		}
+	}
+	return func(name string) (string, bool) {
+		v, ok := vars[name]
+		return v, ok
+	}
+}
+
+// complain prints an error and what to try.
+func complain(w io.Writer, err error) {
+	var faults *diag.Error
+	if errors.As(err, &faults) {
+		fmt.Fprintln(w, faults.Error())
+		return
+	}
+	fmt.Fprintln(w, "amiagent: "+err.Error())
+	if hint := diag.Hint(err); hint != "" {
+		fmt.Fprintln(w, "    hint: "+hint)
+	}
+}
+
+func (a *app) command() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "amiagent",
+		Short: "Provision this machine from a manifest, and say when it is ready",
+		Long: "amiagent is the agent that lightly baked machine images carry: at launch it reads what the machine is,\n" +
+			"reads its manifest, fetches, converges, proves, and says ready.",
+		Version:       a.version,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          cobra.NoArgs,
+		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	root.SetVersionTemplate("amiagent {{.Version}}\n")
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage{err} })
+	f := root.PersistentFlags()
+	f.StringVar(&a.root, "root", "/", "the `folder` that is the machine's /")
+	f.StringVarP(&a.output, "output", "o", "text", "print as `text` or json")
+	f.BoolVarP(&a.verbose, "verbose", "v", false, "log everything")
+	root.PersistentPreRunE = func(*cobra.Command, []string) error {
+		if a.output != "text" && a.output != "json" {
+			return usage{fmt.Errorf("unknown output %q, known are text and json", a.output)}
+		}
+		return nil
+	}
+	for _, c := range []*cobra.Command{
+		a.runCommand(), a.applyCommand(), a.planCommand(), a.validateCommand(), a.factsCommand(),
+		a.statusCommand(), a.waitCommand(), a.reloadCommand(), a.drainCommand(), a.healthCommand(), a.versionCommand(),
+	} {
+		if c.Args == nil {
+			c.Args = cobra.NoArgs
+		}
+		args := c.Args
+		c.Args = func(c *cobra.Command, as []string) error {
+			if err := args(c, as); err != nil {
+				return usage{err}
+			}
+			return nil
+		}
+		root.AddCommand(c)
+	}
+	return root
+}
+
+func (a *app) json() bool { return a.output == "json" }
+
+func (a *app) getenv(name string) string {
+	v, _ := a.env(name)
+	return v
+}
+
+// hostOptions: a plain user cannot chroot into a root, so programs run outside it and are told where it is.
+func (a *app) hostOptions() host.Options {
+	o := host.Options{}
+	if a.root != "/" && os.Geteuid() != 0 {
+		o.Programs = host.Outside
+	}
+	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"} {
+		if v, ok := a.env(name); ok {
+			o.Env = append(o.Env, name+"="+v)
+		}
+	}
+	return o
+}
+
+// host is the machine, for commands that only look.
+func (a *app) host() (*host.Host, error) { return host.New(a.root, a.hostOptions()) }

@@ -1,0 +1,310 @@
+package command
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+
+	"github.com/amiagent/amiagent/agent"
+	"github.com/amiagent/amiagent/internal/layers"
+	"github.com/amiagent/amiagent/internal/logging"
+	"github.com/amiagent/amiagent/internal/manifest"
+	"github.com/amiagent/amiagent/internal/report"
+	"github.com/amiagent/amiagent/internal/sink"
+	"github.com/amiagent/amiagent/internal/sink/console"
+	"github.com/amiagent/amiagent/internal/sink/sdnotify"
+	"github.com/amiagent/amiagent/internal/terminal"
+)
+
+// machine are the flags that say what is known of the machine.
+type machine struct {
+	facts     []string
+	factsFile string
+}
+
+func (m *machine) flags(c *cobra.Command) {
+	c.Flags().StringArrayVar(&m.facts, "fact", nil, "a fact as `name=value`; may be given several times")
+	c.Flags().StringVar(&m.factsFile, "facts", "", "a `file` of facts that `amiagent facts --capture` wrote, instead of this machine's")
+}
+
+func (m *machine) parse() (map[string]string, error) {
+	facts := map[string]string{}
+	for _, f := range m.facts {
+		name, value, ok := strings.Cut(f, "=")
+		if !ok || name == "" {
+			return nil, usage{fmt.Errorf("--fact %q is not name=value", f)}
+		}
+		facts[name] = value
+	}
+	return facts, nil
+}
+
+// documents reads the manifests named on the command line: files, or folders of them.
+func documents(names []string) ([]layers.Document, error) {
+	var docs []layers.Document
+	for _, name := range names {
+		files := []string{name}
+		st, err := os.Stat(name)
+		if err != nil {
+			return nil, usage{fmt.Errorf("cannot read the manifest: %w", err)}
+		}
+		if st.IsDir() {
+			files = nil
+			for _, pattern := range []string{"*.yaml", "*.yml"} {
+				found, _ := filepath.Glob(filepath.Join(name, pattern))
+				files = append(files, found...)
+			}
+			slices.Sort(files)
+		}
+		for _, f := range files {
+			b, err := readLimited(f, manifest.MaxBytes)
+			if err != nil {
+				return nil, usage{fmt.Errorf("cannot read the manifest: %w", err)}
+			}
+			docs = append(docs, layers.Document{Source: f, File: f, Data: b, Origin: f})
+		}
+	}
+	if len(names) > 0 && len(docs) == 0 {
+		return nil, usage{fmt.Errorf("%w: there is no .yaml or .yml file in %s", layers.ErrNone, strings.Join(names, ", "))}
+	}
+	return docs, nil
+}
+
+func readLimited(name string, limit int64) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, limit+1)) // one more than allowed, for the parser to refuse
+}
+
+func (a *app) agent(command string, m *machine, names []string, more func(*agent.Options)) (*agent.Agent, error) {
+	docs, err := documents(names)
+	if err != nil {
+		return nil, err
+	}
+	facts, err := m.parse()
+	if err != nil {
+		return nil, err
+	}
+	opt := agent.Options{
+		Root: a.root, Host: a.hostOptions(), Version: a.version, Command: command, Env: a.env,
+		Documents: docs, Facts: facts, FactsFile: m.factsFile, Redact: &report.Redactor{},
+	}
+	if more != nil {
+		more(&opt)
+	}
+	return agent.New(opt)
+}
+
+func (a *app) applyCommand() *cobra.Command {
+	var m machine
+	c := &cobra.Command{
+		Use:   "apply [MANIFEST...]",
+		Short: "Converge once, in the foreground",
+		Long:  "Converge this machine once and print how it went. Without MANIFEST, the layers of /etc/amiagent/agent.yaml are used.",
+		Args:  cobra.ArbitraryArgs,
+	}
+	m.flags(c)
+	c.RunE = func(c *cobra.Command, names []string) error {
+		ctx, stop := signal.NotifyContext(c.Context(), os.Interrupt, syscall.SIGTERM)
+		defer stop()
+		redact := &report.Redactor{}
+		view := terminal.New(a.stderr, redact.Clean)
+		ag, err := a.agent("apply", &m, names, func(o *agent.Options) {
+			o.Watcher, o.Redact = view, redact
+			if a.verbose {
+				o.Log = logging.New(logging.Options{Out: a.stderr, Debug: true, Redact: redact.Clean})
+			}
+		})
+		if err != nil {
+			view.Close()
+			return err
+		}
+		defer ag.Close()
+		rep, err := ag.Apply(ctx)
+		view.Close()
+		if perr := a.printReport(rep); perr != nil {
+			return perr
+		}
+		if errors.Is(err, agent.ErrReboot) {
+			fmt.Fprintln(a.stderr, "amiagent: a step asks for a reboot; reboot, and apply again")
+			return exit{ExitFailed}
+		}
+		return err
+	}
+	return c
+}
+
+func (a *app) printReport(rep report.Report) error {
+	if a.json() {
+		return report.JSON(a.stdout, rep)
+	}
+	return report.Text(a.stdout, rep, terminal.Width(a.stdout))
+}
+
+func (a *app) planCommand() *cobra.Command {
+	var m machine
+	c := &cobra.Command{
+		Use:   "plan [MANIFEST...]",
+		Short: "Show what apply would do, and change nothing",
+		Long: "Show each step in order, and which of them this machine is not in line with. Exit code 3 says that there is drift.\n" +
+			"With --facts the plan is for another machine, and nothing is looked at.",
+		Args: cobra.ArbitraryArgs,
+	}
+	m.flags(c)
+	c.RunE = func(c *cobra.Command, names []string) error {
+		ag, err := a.agent("plan", &m, names, nil)
+		if err != nil {
+			return err
+		}
+		defer ag.Close()
+		p, err := ag.Plan(c.Context())
+		if err != nil {
+			return err
+		}
+		if a.json() {
+			err = printJSON(a.stdout, p)
+		} else {
+			err = p.Text(a.stdout)
+		}
+		if err == nil && p.Drift {
+			return exit{ExitDrift}
+		}
+		return err
+	}
+	return c
+}
+
+func printJSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false)
+	return enc.Encode(v)
+}
+
+func (a *app) validateCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "validate MANIFEST...",
+		Short: "Check manifests without a machine; every fault at its place",
+		Long:  "Check manifests as far as that goes without facts: structure, fields, templates, order. Each fault is file:line:col: field: sentence.",
+		Args:  cobra.MinimumNArgs(1),
+		RunE: func(c *cobra.Command, names []string) error {
+			ag, err := a.agent("validate", &machine{}, names, nil)
+			if err != nil {
+				return err
+			}
+			docs, err := documents(names)
+			if err != nil {
+				return err
+			}
+			if err := ag.Validate(docs); err != nil {
+				return err
+			}
+			if !a.json() {
+				fmt.Fprintf(a.stdout, "%d %s valid\n", len(docs), plural(len(docs), "manifest is", "manifests are"))
+			}
+			return nil
+		},
+	}
+}
+
+func plural(n int, one, many string) string {
+	if n == 1 {
+		return one
+	}
+	return many
+}
+
+// runCommand is the daemon.
+func (a *app) runCommand() *cobra.Command {
+	var m machine
+	c := &cobra.Command{
+		Use:   "run",
+		Short: "The daemon: launch, say ready, watch (started by systemd)",
+		Long: "Provision this machine, say when it is ready, and watch it until stopped.\n" +
+			"SIGHUP converges again, SIGUSR1 takes the instance out of service, SIGTERM stops.",
+	}
+	m.flags(c)
+	c.RunE = func(c *cobra.Command, _ []string) error { return a.run(c.Context(), &m) }
+	return c
+}
+
+// patienceBeyond is how much longer than the launch's deadline systemd is asked to wait.
+const patienceBeyond = time.Minute
+
+func (a *app) run(ctx context.Context, m *machine) error {
+	redact := &report.Redactor{}
+	log := logging.New(logging.Options{
+		Journal: logging.Connected(a.getenv("JOURNAL_STREAM"), os.Stderr),
+		Out:     a.stdout, Debug: a.verbose, Redact: redact.Clean,
+	})
+	defer func() { _ = log.Sync() }()
+	var sinks []sink.Sink
+	ag, err := a.agent("run", m, nil, func(o *agent.Options) { o.Log, o.Redact, o.Sinks = log, redact, nil })
+	if err != nil {
+		return err
+	}
+	defer ag.Close()
+	opt := sdnotify.FromEnv(a.getenv, os.Getpid())
+	opt.Patience = ag.Config().Deadline + patienceBeyond
+	opt.Alive = ag.Alive
+	notify, err := sdnotify.Open(opt)
+	if err != nil {
+		return err
+	}
+	defer notify.Close()
+	sinks = append(sinks, notify)
+	if ag.Config().Console {
+		sinks = append(sinks, console.New(ag.Host(), a.stderr))
+	}
+	ag.SetSinks(sinks...)
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	a.signals(ctx, ag)
+	beating, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	go notify.Run(beating)
+	err = ag.Run(ctx)
+	if errors.Is(err, agent.ErrReboot) {
+		return nil
+	}
+	if err != nil && !errors.Is(err, agent.ErrDisabled) {
+		log.Error("the agent ends", zap.Int("exit", code(err)))
+	}
+	return err
+}
+
+// signals turns signals into what they ask for, until ctx ends.
+func (a *app) signals(ctx context.Context, ag *agent.Agent) {
+	ch := make(chan os.Signal, 1)
+	signal.Notify(ch, syscall.SIGHUP, syscall.SIGUSR1)
+	go func() {
+		defer signal.Stop(ch)
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case s := <-ch:
+				if s == syscall.SIGHUP {
+					ag.Reload()
+				} else {
+					ag.Drain("asked to by `amiagent drain`")
+				}
+			}
+		}
+	}()
+}
