@@ -35,7 +35,7 @@ func program() {
 	for _, name := range []string{"AWS_REGION", "AWS_ACCESS_KEY_ID", "AWS_PROFILE", "AWS_ENDPOINT_URL_S3", "KEPT"} {
 		os.Stdout.WriteString(name + "=" + os.Getenv(name) + "\n")
 	}
-	endpoint := os.Getenv("AWS_EC2_METADATA_SERVICE_ENDPOINT")
+	endpoint := strings.TrimSuffix(os.Getenv("AWS_EC2_METADATA_SERVICE_ENDPOINT"), "/")
 	os.Stdout.WriteString("Role=" + metadata(endpoint, "tags/instance/Role") + "\n")
 	if len(os.Args) > 1 {
 		os.Exit(7)
@@ -88,7 +88,7 @@ func config(t *testing.T, text string) string {
 
 func TestPrintEnv(t *testing.T) {
 	code, stdout, stderr := command(t, "-f", "../../internal/ec2sim/testdata/example.yaml", "--print-env")
-	want := `export AWS_EC2_METADATA_SERVICE_ENDPOINT=http://127.0.0.1:1338
+	want := `export AWS_EC2_METADATA_SERVICE_ENDPOINT=http://127.0.0.1:1338/
 export AWS_ENDPOINT_URL=http://127.0.0.1:4566
 export AWS_REGION=eu-west-1
 export AWS_DEFAULT_REGION=eu-west-1
@@ -174,7 +174,7 @@ func TestServesUntilTold(t *testing.T) {
 	}
 	role := func(want string) {
 		t.Helper()
-		if got := metadata(m[1], "tags/instance/Role"); got != want {
+		if got := metadata(strings.TrimSuffix(m[1], "/"), "tags/instance/Role"); got != want {
 			t.Errorf("Role is %q, want %q", got, want)
 		}
 	}

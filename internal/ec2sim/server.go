@@ -71,7 +71,7 @@ func (s *Server) Env() []string { return Env(s.IMDSURL(), s.APIURL(), s.sim.Conf
 // Env is Server.Env for a Sim that serves elsewhere.
 func Env(imdsURL, apiURL, region string) []string {
 	return []string{
-		"AWS_EC2_METADATA_SERVICE_ENDPOINT=" + imdsURL,
+		"AWS_EC2_METADATA_SERVICE_ENDPOINT=" + imdsURL + "/", // botocore appends a path to it as it is
 		"AWS_ENDPOINT_URL=" + apiURL,
 		"AWS_REGION=" + region,
 		"AWS_DEFAULT_REGION=" + region,
