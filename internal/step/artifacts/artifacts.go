@@ -259,9 +259,9 @@ func (a *Artifact) checkFile(ctx context.Context, env step.Env, item fetch.Item)
 	return step.Drift(strings.Join(append(differs, meta...), "; ")), nil
 }
 
-// print tells of a file whether it was touched since: the kernel sets the
+// fingerprint tells of a file whether it was touched since: the kernel sets the
 // change time at every write, and nobody else can.
-func print(item fetch.Item, st fs.FileInfo) string {
+func fingerprint(item fetch.Item, st fs.FileInfo) string {
 	sys := st.Sys().(*syscall.Stat_t)
 	return fmt.Sprintf("%s inode %d size %d changed %d.%09d", item.Digest, sys.Ino, st.Size(), sys.Ctim.Sec, sys.Ctim.Nsec)
 }
@@ -269,7 +269,7 @@ func print(item fetch.Item, st fs.FileInfo) string {
 // same tells whether the file has the item's content: by the stamp of its
 // last copy, else by reading both.
 func (a *Artifact) same(ctx context.Context, env step.Env, item fetch.Item, st fs.FileInfo) (bool, error) {
-	if env.Stamped(print(item, st)) {
+	if env.Stamped(fingerprint(item, st)) {
 		return true, nil
 	}
 	if stored, err := env.Host.Stat(item.Path); err == nil && stored.Size() != st.Size() {
@@ -319,7 +319,7 @@ func (a *Artifact) copy(ctx context.Context, env step.Env, item fetch.Item) erro
 	if err != nil {
 		return fmt.Errorf("cannot look at %s: %w", a.File, host.Cause(err))
 	}
-	return env.Stamp(print(item, st))
+	return env.Stamp(fingerprint(item, st))
 }
 
 func (a *Artifact) write(ctx context.Context, env step.Env, item fetch.Item, uid, gid int) error {

@@ -93,14 +93,14 @@ func Changes(before, after map[string]string) string {
 // time, and nobody can set it back.
 func (m *Machine) prints() map[string]string {
 	all := map[string]string{}
-	print := func(name, full string, st fs.FileInfo) error {
+	note := func(name, full string, st fs.FileInfo) error {
 		sys := st.Sys().(*syscall.Stat_t)
 		all[name] = fmt.Sprintf("%s inode %d changed %d.%09d", describe(name, full, st), sys.Ino, sys.Ctim.Sec, sys.Ctim.Nsec)
 		return nil
 	}
-	m.walk(print)
+	m.walk(note)
 	if st, err := os.Lstat(m.Stamps.path); err == nil {
-		_ = print("(stamps)", m.Stamps.path, st)
+		_ = note("(stamps)", m.Stamps.path, st)
 	}
 	return all
 }

@@ -73,7 +73,7 @@ func TestSettings(t *testing.T) {
 // The running kernel of this very test refuses in its own words. Nothing that
 // is tried here changes it, whoever runs the test.
 func TestRefusalsOfTheRealKernel(t *testing.T) {
-	real, err := host.New("/", host.Options{})
+	running, err := host.New("/", host.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,12 +84,12 @@ func TestRefusalsOfTheRealKernel(t *testing.T) {
 	} {
 		s := setting(t, key, "value: "+x.value)
 		env := steptest.NewMachine(t, steptest.Options{}).Env(id(key), "k")
-		env.Host = real
+		env.Host = running
 		err := s.Apply(t.Context(), env)
 		if err == nil || !strings.HasPrefix(err.Error(), x.err) || !strings.Contains(diag.Hint(err), x.hint) || diag.Hint(err) == "" {
 			t.Errorf("%v (hint %q), want %s", err, diag.Hint(err), x.err)
 		}
-		if real.Exists(s.file()) {
+		if running.Exists(s.file()) {
 			t.Errorf("%s waits for the next boot, with a value that the kernel refused", s.file())
 		}
 	}
