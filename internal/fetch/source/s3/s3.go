@@ -150,7 +150,7 @@ func (s *source) get(ctx context.Context, o fetch.S3Object, region string) (*htt
 	if creds.HasKeys() {
 		name, signingRegion := "s3", region
 		if options, ok := smithyauth.GetAuthOptions(&ep.Properties); ok {
-			i := slices.IndexFunc(options, func(o *smithyauth.Option) bool { return o.SchemeID == smithyauth.SchemeIDSigV4 })
+			i := slices.IndexFunc(options, func(o *smithyauth.Option) bool { return o.SchemeID == "sigv4" })
 			if i < 0 {
 				return nil, fmt.Errorf("bucket %s needs a kind of signature that is not supported", o.Bucket)
 			}
@@ -229,6 +229,8 @@ func (s *source) refused(resp *http.Response, f fault) error {
 			c.Invalidate()
 			return fetch.Transient(err, 0)
 		}
+	case "InvalidToken": // 400, unlike InvalidAccessKeyId; new credentials are unknown for a while
+		return fmt.Errorf("%w: %w", fetch.ErrDenied, err)
 	case "RequestTimeout", "SlowDown", "RequestLimitExceeded", "InternalError", "ServiceUnavailable", "Throttling":
 		return fetch.Transient(err, 0)
 	case "SignatureDoesNotMatch":
