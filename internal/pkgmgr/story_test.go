@@ -145,7 +145,7 @@ func (s *story) ran() string {
 		}
 		lines = append(lines, strings.Join(words, " "))
 	}
-	s.m.Remove("/../bin.log")
+	s.m.Remove("/../bin.log") // where steptest keeps it, beside the root
 	return strings.Join(lines, "\n")
 }
 
@@ -346,6 +346,26 @@ func TestAWaitForALockCanBeCancelled(t *testing.T) {
 	err := s.p.Change(ctx, want("jq"), s.talk())
 	if !errors.Is(err, context.DeadlineExceeded) || time.Since(began) > 2*time.Second {
 		t.Errorf("ended after %s with %v", time.Since(began), err)
+	}
+}
+
+func TestWhatACancelledChangeHasDoneIsSeen(t *testing.T) {
+	slow := strings.Replace(pkgmgrtest.Apt()["apt-get"], "exit $code", "trap 'exit 1' TERM; : >$R/done; while :; do sleep 0.01; done", 1)
+	s := aptStory(t, pkgmgrtest.With(pkgmgrtest.Apt(), map[string]string{"apt-get": slow}))
+	s.m.Write("/var/lib/apt/lists/known", 0o644, s.m.Read("/repo"))
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		for !s.m.Host.Exists("/done") && t.Context().Err() == nil {
+			time.Sleep(time.Millisecond)
+		}
+		cancel()
+	}()
+	if err := s.p.Change(ctx, want("jq"), s.talk()); !errors.Is(err, context.Canceled) {
+		t.Fatalf("ended with %v", err)
+	}
+	db, err := s.p.Installed(t.Context(), []string{"jq"})
+	if err != nil || db.Drift(Want{Name: "jq"}) != "" {
+		t.Errorf("drift is %q (%v)", db.Drift(Want{Name: "jq"}), err)
 	}
 }
 

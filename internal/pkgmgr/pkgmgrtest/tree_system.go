@@ -265,6 +265,6 @@ func SignRPMs(t testing.TB, dir, home string) {
 	if err != nil || len(all) == 0 {
 		t.Fatal("no packages to sign", err)
 	}
-	run(t, dir, "rpmsign", append([]string{"--define", "_gpg_name Test", "--define", "_gpg_path " + home, "--addsign"}, all...)...)
+	run(t, dir, "rpmsign", append([]string{"--define", "_gpg_name Test", "--define", "_gpg_path " + home, "--define", "__gpg /usr/bin/gpg", "--addsign"}, all...)...)
 	run(t, "", "createrepo_c", "-q", dir)
 }

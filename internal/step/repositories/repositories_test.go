@@ -174,6 +174,13 @@ module_hotfixes=1
 	}
 }
 
+func TestTextOfRpmWithoutChecks(t *testing.T) {
+	want := head + "[x]\nname=x\nmirrorlist=https://x/list\nenabled=0\ngpgcheck=0\nrepo_gpgcheck=0\n"
+	if got := (&RPM{MirrorList: "https://x/list", GPGCheck: new(bool), Enabled: new(bool)}).text("x", ""); got != want {
+		t.Errorf("the file is:\n%s\nwant:\n%s", got, want)
+	}
+}
+
 func TestTextOfDeb(t *testing.T) {
 	want := head + `Types: deb
 URIs: https://deb.example.com
