@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -37,6 +38,7 @@ type world struct {
 	store *fetch.Store
 	opt   fetch.Options
 	url   string
+	ca    []byte // of the web server
 
 	mu    sync.Mutex
 	serve map[string]http.HandlerFunc
@@ -59,8 +61,8 @@ func newWorld(t testing.TB) *world {
 	srv.Config.ErrorLog = nil
 	t.Cleanup(srv.Close)
 	w.url = srv.URL
-	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw})
-	w.machine(t.TempDir(), ca)
+	w.ca = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw})
+	w.machine(t.TempDir(), w.ca)
 	return w
 }
 
@@ -708,5 +710,68 @@ func TestKindThatIsNotServed(t *testing.T) {
 	_, err := w.store.Fetch(t.Context(), []fetch.Request{{Name: "x", Source: "s3://b/k"}}, nil)
 	if want := "cannot fetch x from s3://b/k: addresses of s3 are not served here"; err == nil || err.Error() != want {
 		t.Errorf("got %v\nwant %s", err, want)
+	}
+}
+
+// A branch is resolved once; its commit is the digest, and the tree is kept
+// when the branch moves on and when the repository is gone.
+func TestRepositoryIsPinnedByItsCommit(t *testing.T) {
+	w := newWorld(t)
+	dir := t.TempDir()
+	git := func(args ...string) string {
+		t.Helper()
+		out, err := exec.Command("git", append([]string{"-C", dir, "-c", "user.name=t", "-c", "user.email=t@example.com"}, args...)...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("git %v: %v\n%s", args, err, out)
+		}
+		return strings.TrimSpace(string(out))
+	}
+	git("init", "-q", "-b", "main")
+	commit := func(content string) string {
+		if err := os.WriteFile(dir+"/conf", []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		git("add", "-A")
+		git("commit", "-q", "-m", content)
+		return git("rev-parse", "HEAD")
+	}
+	first := commit("one")
+	moving := fetch.Request{Name: "artifacts.conf", Source: "git::" + dir + "?ref=main", Unpack: true}
+	it := w.fetch(moving)[0]
+	if it.Digest != "git:"+first || w.read(it.Path+"/conf") != "one" || w.h.Exists(it.Path+"/.git") {
+		t.Errorf("got %+v", it)
+	}
+	second := commit("two")
+	if again := w.fetch(moving)[0]; again != it {
+		t.Errorf("the branch moved the artifact: %+v", again)
+	}
+	pinned := moving
+	pinned.Digest = "git:" + second
+	if it := w.fetch(pinned)[0]; w.read(it.Path+"/conf") != "two" {
+		t.Errorf("pinned to the second commit: %+v", it)
+	}
+	pinned.Digest = "git:" + first
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	if again := w.fetch(pinned)[0]; again.Path != it.Path {
+		t.Errorf("by commit: %+v", again)
+	}
+	// A file of it, as a layer of the manifest would be read.
+	dir = t.TempDir()
+	git("init", "-q", "-b", "main")
+	third := commit("amiagent: 1")
+	data, origin, err := w.store.ReadDocument(t.Context(), "git::"+dir+"//conf", 100)
+	if err != nil || string(data) != "amiagent: 1" || !strings.HasSuffix(origin, "//conf?ref="+third) {
+		t.Errorf("%q %q %v", data, origin, err)
+	}
+	w.failsWith(fetch.Request{Name: "x", Source: "git::" + dir + "//conf", Unpack: true}, "it is one file of the repository")
+	w.failsWith(fetch.Request{Name: "x", Source: "git::" + dir + "?ref=gone", Unpack: true}, `not there: no branch or tag "gone"`)
+}
+
+func (w *world) failsWith(req fetch.Request, suffix string) {
+	w.t.Helper()
+	if _, err := w.store.Fetch(w.t.Context(), []fetch.Request{req}, nil); err == nil || !strings.HasSuffix(err.Error(), suffix) {
+		w.t.Errorf("got %v, want …%s", err, suffix)
 	}
 }

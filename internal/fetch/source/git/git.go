@@ -238,7 +238,7 @@ func (r repo) git(ctx context.Context, args ...string) (string, error) {
 var (
 	absent = regexp.MustCompile(`(?i)repository .*not found|does not appear to be a git repository|does not exist|couldn't find remote ref|error: 404`)
 	denied = regexp.MustCompile(`(?i)authentication failed|permission denied|could not read (username|password)|access denied|error: 40[13]|host key verification failed`)
-	later  = regexp.MustCompile(`(?i)could not resolve host|timed out|connection (refused|reset)|early eof|rpc failed|hung up unexpectedly|error: (408|429|5\d\d)|network is unreachable|unexpected disconnect|gnutls|ssl_read|empty reply`)
+	later  = regexp.MustCompile(`(?i)could not resolve host|timed out|connection (refused|reset)|early eof|failed to connect|rpc failed|hung up unexpectedly|error: (408|429|5\d\d)|network is unreachable|unexpected disconnect|gnutls|ssl_read|empty reply`)
 )
 
 func (r repo) classed(command string, exit *host.ExitError) error {

@@ -248,6 +248,7 @@ func TestEndpoints(t *testing.T) {
 		{"s3://art/k", "cn-north-1", false, false, "art.s3.cn-north-1.amazonaws.com.cn"},
 		{"s3://art/k", "us-iso-east-1", false, false, "art.s3.us-iso-east-1.c2s.ic.gov"},
 		{"s3://my.art/k", "eu-west-1", false, false, "s3.eu-west-1.amazonaws.com"}, // dots do not fit the certificate
+		{"s3://b--use1-az4--x-s3/k", "us-east-1", false, false, "b--use1-az4--x-s3.s3express-use1-az4.us-east-1.amazonaws.com"},
 		{"s3::https://s3-fips.us-east-1.amazonaws.com/art/k", "eu-west-1", false, false, "art.s3-fips.us-east-1.amazonaws.com"},
 	} {
 		s, err := s3.New(s3.Options{Region: c.region, FIPS: c.fips, DualStack: c.dual, Anonymous: true,
