@@ -1,0 +1,4 @@
+package identify
+
+// ParseOSRelease is for fuzzing.
+var ParseOSRelease = parseOSRelease
