@@ -284,7 +284,7 @@ func (s *system) waits(text string, holder *exec.Cmd, said string) {
 func TestSystemAptLocks(t *testing.T) {
 	s := newApt(t, pkgmgrtest.Deb{Name: "a", Version: "1"})
 	holder := s.hold("/var/lib/dpkg/lock-frontend")
-	s.waits("a", holder, "waiting for the lock of apt, held by pid "+strconv.Itoa(holder.Process.Pid)+" (pkgmgr.test)")
+	s.waits("a", holder, "waiting for the lock of apt, held by "+called(holder))
 }
 
 func newDnf(t *testing.T, packages ...pkgmgrtest.RPM) *system {
@@ -341,7 +341,7 @@ func TestSystemDnfLocks(t *testing.T) {
 		s := newDnf(t, pkgmgrtest.RPM{Name: "a", Version: "1-1"})
 		// Debian's rpm keeps its database in the home folder: our own look does not know this lock, rpm does.
 		holder := s.hold("/root/.rpmdb/.rpm.lock")
-		s.waits("a", holder, "waiting for the lock of dnf, held by pid "+strconv.Itoa(holder.Process.Pid)+" (pkgmgr.test)")
+		s.waits("a", holder, "waiting for the lock of dnf, held by "+called(holder))
 	})
 	t.Run("dnf", func(t *testing.T) {
 		s := newDnf(t, pkgmgrtest.RPM{Name: "a", Version: "1-1"})
