@@ -62,10 +62,9 @@ test-system: ## tests with real package managers, boots and servers; needs root 
 	$(GO) test -tags system -count=1 -timeout 25m -p 1 $(TESTFLAGS) \
 		$$(grep -rl --include='*_test.go' '^//go:build system' . | xargs -n1 dirname | sort -u)
 
-# Hook: replace the recipe by the demo itself.
 .PHONY: demo
 demo: build ## a launch against a local EC2, as a plain user
-	@echo 'there is no demo yet' >&2; exit 1
+	$(GO) run ./cmd/demo $(DIST)/amiagent
 
 # Hook: replace the recipe by the bench itself.
 .PHONY: bench

@@ -37,10 +37,12 @@ import (
 // StateDir holds all that the agent keeps, inside the root.
 const StateDir = "/var/lib/amiagent"
 
+// ReportsDir holds the reports of the last launches, inside the root.
+const ReportsDir = StateDir + "/reports"
+
 const (
 	storeDir   = StateDir + "/store"
 	stampsDir  = StateDir + "/stamps"
-	reportsDir = StateDir + "/reports"
 	journalDir = StateDir + "/journal"
 )
 

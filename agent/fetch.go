@@ -24,7 +24,6 @@ import (
 // and files into the store, secrets into memory, packages into their manager's
 // cache. When anything is missing, nothing is touched, unless all that needs it may fail.
 func (l *launch) fetch(ctx context.Context) error {
-	l.store = l.openStore()
 	errs := make(chan error, 1)
 	go func() { errs <- l.bindSecrets(ctx) }()
 	files := l.fetchFiles(ctx)

@@ -283,7 +283,7 @@ func (l *launch) end(err error) report.Report {
 	if errors.Is(err, ErrBusy) {
 		return rep // the report of this one would push out that of the other
 	}
-	if serr := report.Save(l.host, reportsDir, rep); serr != nil {
+	if serr := report.Save(l.host, ReportsDir, rep); serr != nil {
 		rep.Notes = append(rep.Notes, serr.Error())
 	}
 	return rep

@@ -62,7 +62,6 @@ func (a *Agent) Plan(ctx context.Context) (PlanReport, error) {
 	p := PlanReport{Format: PlanFormat, Name: l.plan.Name, Checked: a.opt.FactsFile == ""}
 	var res converge.Result
 	if p.Checked {
-		l.store = l.openStore()
 		if err := l.bindSecrets(ctx); err != nil {
 			return p, err
 		}

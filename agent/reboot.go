@@ -30,7 +30,7 @@ func (a *Agent) reboot(ctx context.Context, rep report.Report) error {
 	if err != nil {
 		rep.Outcome = report.Failed
 		rep.Cause = &report.Failure{Phase: report.Converge, Error: err.Error(), Hint: diag.Hint(err)}
-		_ = report.Save(a.host, reportsDir, rep)
+		_ = report.Save(a.host, ReportsDir, rep)
 		a.failed(ctx, rep, err)
 		return err
 	}

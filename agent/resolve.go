@@ -21,6 +21,7 @@ const probeSection = manifest.ProbeSection
 
 // resolve finds out what the machine should be: layers, manifest, plan.
 func (l *launch) resolve(ctx context.Context) error {
+	l.store = l.openStore()
 	if err := l.readLayers(ctx); err != nil {
 		return err
 	}

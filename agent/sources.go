@@ -114,7 +114,7 @@ func (l *launch) credentials(ctx context.Context) (aws.Credentials, error) {
 
 // document reads a small document, as a layer, through the same sources.
 func (l *launch) document(ctx context.Context, address string, limit int64) ([]byte, string, error) {
-	return l.openStore().ReadDocument(ctx, address, limit)
+	return l.store.ReadDocument(ctx, address, limit)
 }
 
 func (a *Agent) flag(name string) bool {

@@ -286,7 +286,7 @@ func (l *launch) proveDeferred(ctx context.Context) {
 		}
 		l.rec.Step(s)
 	}
-	if err := report.Save(l.host, reportsDir, l.rec.Report()); err != nil {
+	if err := report.Save(l.host, ReportsDir, l.rec.Report()); err != nil {
 		l.log.Warn("cannot save the report", zap.Error(err))
 	}
 }

@@ -67,9 +67,10 @@ type app struct {
 	stdout  io.Writer
 	stderr  io.Writer
 
-	root    string
-	output  string
-	verbose bool
+	root     string
+	noChroot bool
+	output   string
+	verbose  bool
 }
 
 // Run runs one command line and gives its exit code. args are without the
@@ -135,6 +136,7 @@ func (a *app) command() *cobra.Command {
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage{err} })
 	f := root.PersistentFlags()
 	f.StringVar(&a.root, "root", "/", "the `folder` that is the machine's /")
+	f.BoolVar(&a.noChroot, "no-chroot", false, "with --root, run this system's programs and tell them the folder in AMIAGENT_ROOT; a plain user's only way")
 	f.StringVarP(&a.output, "output", "o", "text", "print as `text` or json")
 	f.BoolVarP(&a.verbose, "verbose", "v", false, "log everything")
 	root.PersistentPreRunE = func(*cobra.Command, []string) error {
@@ -145,7 +147,7 @@ func (a *app) command() *cobra.Command {
 	}
 	for _, c := range []*cobra.Command{
 		a.runCommand(), a.applyCommand(), a.planCommand(), a.validateCommand(), a.factsCommand(),
-		a.statusCommand(), a.waitCommand(), a.reloadCommand(), a.drainCommand(), a.healthCommand(), a.versionCommand(),
+		a.statusCommand(), a.analyzeCommand(), a.waitCommand(), a.reloadCommand(), a.drainCommand(), a.healthCommand(), a.versionCommand(),
 	} {
 		if c.Args == nil {
 			c.Args = cobra.NoArgs
@@ -172,7 +174,7 @@ func (a *app) getenv(name string) string {
 // hostOptions: a plain user cannot chroot into a root, so programs run outside it and are told where it is.
 func (a *app) hostOptions() host.Options {
 	o := host.Options{}
-	if a.root != "/" && os.Geteuid() != 0 {
+	if a.root != "/" && (a.noChroot || os.Geteuid() != 0) {
 		o.Programs = host.Outside
 	}
 	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"} {

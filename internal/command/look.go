@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/amiagent/amiagent/agent"
 	"github.com/amiagent/amiagent/internal/config"
 	"github.com/amiagent/amiagent/internal/diag"
 	"github.com/amiagent/amiagent/internal/health"
@@ -110,6 +111,40 @@ func (a *app) statusCommand() *cobra.Command {
 		return nil
 	}
 	return c
+}
+
+func (a *app) analyzeCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "analyze [REPORT]",
+		Short: "Print how a launch went: its timeline, what changed, what failed",
+		Long:  "Print the report of the last launch, or of the one whose id or file is given.",
+		Args:  cobra.MaximumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			h, err := a.host()
+			if err != nil {
+				return err
+			}
+			rep, err := findReport(h, args)
+			if err != nil {
+				return err
+			}
+			return a.printReport(rep)
+		},
+	}
+}
+
+func findReport(h *host.Host, args []string) (report.Report, error) {
+	if len(args) == 0 {
+		return report.Latest(h, agent.ReportsDir)
+	}
+	if strings.ContainsRune(args[0], '/') || strings.HasSuffix(args[0], ".json") {
+		b, err := readLimited(args[0], 16<<20)
+		if err != nil {
+			return report.Report{}, usage{fmt.Errorf("cannot read the report: %w", err)}
+		}
+		return report.Parse(b)
+	}
+	return report.Load(h, agent.ReportsDir, args[0])
 }
 
 // poll is how often a waiting command looks at the status file.

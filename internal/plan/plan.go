@@ -168,6 +168,7 @@ func (b *builder) entry(e *manifest.Entry) {
 		}
 	}
 	slices.Sort(n.Secrets)
+	n.confine(at)
 	b.nodes[id] = n
 	b.plan.Nodes = append(b.plan.Nodes, n)
 }
@@ -181,6 +182,17 @@ func (n *Node) decode(body *yaml.Node, at diag.At) {
 	h := sha256.New()
 	canonical(h, body)
 	n.body = h.Sum(nil)
+}
+
+// confine faults a body that would leave a secret where others may read it.
+func (n *Node) confine(at diag.At) {
+	x, ok := n.Body.(step.Exposer)
+	if !ok || len(n.Secrets) == 0 {
+		return
+	}
+	if field, exposed := x.Exposed(); exposed {
+		at.Field(field).Err(diag.WithHint(fmt.Errorf("everybody on the machine may read what would hold the secret %s", n.Secrets[0]), "keep secrets in a file with mode: \"0600\" and the owner who needs it"))
+	}
 }
 
 func (b *builder) render(body *yaml.Node, at diag.At, literal []string, reads *[]render.Read) *yaml.Node {

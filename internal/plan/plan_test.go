@@ -21,6 +21,7 @@ type thing struct {
 	Under []step.ID `yaml:"under"` // known from the body
 	Watch []step.ID `yaml:"watch"`
 	Run   bool      `yaml:"run"`
+	Open  bool      `yaml:"open"` // everybody may read it
 	name  string
 }
 
@@ -32,6 +33,7 @@ func (t *thing) Validate(at diag.At) {
 }
 func (t *thing) Needs() []step.ID                                    { return t.Under }
 func (t *thing) Watches() []step.ID                                  { return t.Watch }
+func (t *thing) Exposed() (string, bool)                             { return "open", t.Open }
 func (t *thing) Runs() bool                                          { return t.Run }
 func (t *thing) Check(context.Context, step.Env) (step.Drift, error) { return "", nil }
 func (t *thing) Apply(context.Context, step.Env) error               { return nil }
@@ -259,6 +261,14 @@ func TestAFaultThroughASecretDoesNotQuoteIt(t *testing.T) {
 	err := p.Bind(map[string]string{"ssm:/pw": "hunter2"}, nil)
 	if err == nil || strings.Contains(err.Error(), "hunter2") || !strings.Contains(err.Error(), `is "«ssm:/pw»"`) {
 		t.Errorf("error: %v", err)
+	}
+}
+
+func TestASecretWhereEverybodyMayReadIsAFault(t *testing.T) {
+	_, got := build(t, "mid: {a: {text: '{{ secret \"ssm:/pw\" }}', open: true}, b: {text: x, open: true}, c: {text: '{{ secret \"ssm:/pw\" }}'}}\n", machine())
+	want := "m.yaml:2:49: mid.a.open: everybody on the machine may read what would hold the secret ssm:/pw\n    hint: keep secrets in a file with mode: \"0600\" and the owner who needs it"
+	if got != want {
+		t.Errorf("got:\n%s\nwant:\n%s", got, want)
 	}
 }
 

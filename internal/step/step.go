@@ -74,6 +74,12 @@ type Needer interface{ Needs() []ID }
 // one of them is applied: a crash in between loses no restart. Every ID must be in the manifest.
 type Watcher interface{ Watches() []ID }
 
+// Exposer is a step that leaves what its body says where others may read it.
+// A body that holds a secret must not be exposed. field is what to change.
+type Exposer interface {
+	Exposed() (field string, exposed bool)
+}
+
 // Prefetcher is a step that can download ahead of Apply by means of its own.
 type Prefetcher interface {
 	Prefetch(ctx context.Context, env Env) error

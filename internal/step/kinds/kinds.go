@@ -4,11 +4,13 @@ package kinds
 
 import (
 	"github.com/amiagent/amiagent/internal/step"
+	"github.com/amiagent/amiagent/internal/step/artifacts"
 	"github.com/amiagent/amiagent/internal/step/commands"
 	"github.com/amiagent/amiagent/internal/step/files"
 	"github.com/amiagent/amiagent/internal/step/groups"
 	"github.com/amiagent/amiagent/internal/step/packages"
 	"github.com/amiagent/amiagent/internal/step/repositories"
+	"github.com/amiagent/amiagent/internal/step/sysctl"
 	"github.com/amiagent/amiagent/internal/step/units"
 	"github.com/amiagent/amiagent/internal/step/users"
 )
@@ -20,6 +22,8 @@ func All() []step.Kind {
 		packages.Kind(),
 		groups.Kind(),
 		users.Kind(),
+		sysctl.Kind(),
+		artifacts.Kind(),
 		files.Kind(),
 		units.Kind(),
 		commands.Kind(),
