@@ -162,6 +162,8 @@ func (c *Condition) Match(f *Facts) (ok bool, reads []string, why string) {
 		switch {
 		case holds:
 			continue
+		case !known && strings.HasPrefix(cl.names[0], TagPrefix) && f.Tags.Unreadable():
+			return false, reads, fmt.Sprintf("%s is not readable (tags are %s), want %s", cl.label, f.Tags.State, cl.want)
 		case !known:
 			return false, reads, fmt.Sprintf("%s is not set, want %s", cl.label, cl.want)
 		case secret:

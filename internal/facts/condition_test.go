@@ -123,6 +123,25 @@ func TestConditionAtBake(t *testing.T) {
 	}
 }
 
+// A tag that nobody could look at is not a tag that is not there.
+func TestUnreadableTagsAreSaidSo(t *testing.T) {
+	t.Parallel()
+	c, _ := condition(t, "tags: {Stage: prod}")
+	for state, want := range map[facts.TagState]string{
+		facts.TagsPresent: "tag Stage is not set, want prod",
+		facts.TagsEmpty:   "tag Stage is not set, want prod",
+		facts.TagsNoIMDS:  "tag Stage is not set, want prod",
+		facts.TagsDenied:  "tag Stage is not readable (tags are denied by IAM), want prod",
+		facts.TagsNotYet:  "tag Stage is not readable (tags are not there yet), want prod",
+	} {
+		f := machine()
+		f.Tags.State = state
+		if ok, _, why := c.Match(f); ok || why != want {
+			t.Errorf("%s: %v, %q, want %q", state, ok, why, want)
+		}
+	}
+}
+
 func TestFaultyConditions(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{

@@ -38,3 +38,13 @@ func (f *Facts) Instance() string {
 	}
 	return f.Get(MachineID)
 }
+
+// Unreadable tells that the instance may have tags which could not be seen, so
+// that a missing tag proves nothing.
+func (t Tags) Unreadable() bool {
+	switch t.State {
+	case TagsDisabled, TagsDenied, TagsThrottled, TagsNotYet:
+		return true
+	}
+	return false
+}
