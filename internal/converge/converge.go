@@ -86,14 +86,6 @@ type task struct {
 	mu   sync.Mutex // guards res.Output
 }
 
-// job is what runs at once: one node, or the members of a group.
-type job struct {
-	kind   *step.Kind
-	tasks  []*task
-	before *job // serial kinds: the one before
-	done   chan struct{}
-}
-
 type run struct {
 	plan   *plan.Plan
 	opt    Options
@@ -137,22 +129,6 @@ func newRun(p *plan.Plan, opt Options) *run {
 	return r
 }
 
-// levels cuts nodes, which are in order, where the level changes.
-func levels(nodes []*plan.Node) func(func([]*plan.Node) bool) {
-	return func(yield func([]*plan.Node) bool) {
-		for i := 0; i < len(nodes); {
-			j := i
-			for j < len(nodes) && nodes[j].Level == nodes[i].Level {
-				j++
-			}
-			if !yield(nodes[i:j]) {
-				return
-			}
-			i = j
-		}
-	}
-}
-
 func (r *run) task(n *plan.Node) *task {
 	t := &task{node: n, done: make(chan struct{})}
 	t.res = report.Step{ID: n.ID.String(), Key: n.Key, Pos: n.Entry.Pos.String()}
@@ -184,33 +160,6 @@ func (r *run) level(ctx context.Context, nodes []*plan.Node) {
 		wg.Go(func() { r.job(ctx, j) })
 	}
 	wg.Wait()
-}
-
-// jobs cuts a level into what runs at once. Members of a group have the same
-// depth, so no member needs another.
-func (r *run) jobs(nodes []*plan.Node) []*job {
-	var jobs []*job
-	groups := map[string]*job{}
-	last := map[*step.Kind]*job{}
-	for _, n := range nodes {
-		t := r.tasks[n]
-		if n.Kind.Group != nil {
-			at := fmt.Sprint(n.Kind.Name, n.Depth)
-			if g := groups[at]; g != nil {
-				g.tasks = append(g.tasks, t)
-				continue
-			}
-			groups[at] = &job{kind: n.Kind, tasks: []*task{t}, done: make(chan struct{})}
-			jobs = append(jobs, groups[at])
-			continue
-		}
-		j := &job{kind: n.Kind, tasks: []*task{t}, done: make(chan struct{})}
-		if n.Kind.Serial {
-			j.before, last[n.Kind] = last[n.Kind], j
-		}
-		jobs = append(jobs, j)
-	}
-	return jobs
 }
 
 // job waits for what its tasks need, then checks, applies and checks.

@@ -29,3 +29,7 @@ func Literals(v any) []string {
 	}
 	return names
 }
+
+// Static tells whether a text holds no template, so that a validator may judge
+// it before any fact is known.
+func Static(text string) bool { return !strings.Contains(text, "{{") }

@@ -18,7 +18,6 @@ import (
 
 	"github.com/amiagent/amiagent/internal/decode"
 	"github.com/amiagent/amiagent/internal/diag"
-	"github.com/amiagent/amiagent/internal/step"
 )
 
 // maxBody is how much of an answer `contains` looks at.
@@ -71,7 +70,7 @@ func (s statuses) validate(at diag.At) {
 		if len(s) > 1 {
 			here = at.Index(i)
 		}
-		if !step.StaticText(want) {
+		if !decode.Static(want) {
 			continue
 		}
 		code, err := strconv.Atoi(strings.Replace(want, "xx", "00", 1))
@@ -84,7 +83,7 @@ func (s statuses) validate(at diag.At) {
 func (b *httpBody) Validate(at diag.At) {
 	if b.URL == "" {
 		at.Errorf("needs url")
-	} else if step.StaticText(b.URL) {
+	} else if decode.Static(b.URL) {
 		u, err := url.Parse(b.URL)
 		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 			at.Field("url").Errorf("must be an http or https address, is %q", b.URL)

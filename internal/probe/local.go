@@ -12,9 +12,9 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/amiagent/amiagent/internal/decode"
 	"github.com/amiagent/amiagent/internal/diag"
 	"github.com/amiagent/amiagent/internal/host"
-	"github.com/amiagent/amiagent/internal/step"
 )
 
 // tcpBody asks whether something accepts connections.
@@ -28,7 +28,7 @@ func (b *tcpBody) Validate(at diag.At) {
 		at.Errorf("needs address")
 		return
 	}
-	if _, port, err := net.SplitHostPort(b.Address); step.StaticText(b.Address) && (err != nil || port == "") {
+	if _, port, err := net.SplitHostPort(b.Address); decode.Static(b.Address) && (err != nil || port == "") {
 		at.Field("address").Errorf("must be host:port, is %q", b.Address)
 	}
 }
@@ -55,19 +55,19 @@ type unitBody struct {
 func (b *unitBody) Validate(at diag.At) {
 	if b.Unit == "" {
 		at.Errorf("needs unit")
-	} else if step.StaticText(b.Unit) && path.Ext(b.Unit) == "" {
+	} else if decode.Static(b.Unit) && path.Ext(b.Unit) == "" {
 		at.Field("unit").Errorf("must be a unit's whole name, as %s.service", b.Unit)
 	}
 	// systemd's words: org.freedesktop.systemd1(5), ActiveState.
 	states := []string{"active", "reloading", "inactive", "failed", "activating", "deactivating"}
-	if step.StaticText(b.State) && !slices.Contains(states, b.State) {
+	if decode.Static(b.State) && !slices.Contains(states, b.State) {
 		at.Field("state").Errorf("must be one of %s, is %q", strings.Join(states, ", "), b.State)
 	}
 }
 
 func (b *unitBody) Try(ctx context.Context, env Env) error {
 	if env.UnitState == nil {
-		return fmt.Errorf("unit %s: %w", b.Unit, step.ErrNotLive)
+		return fmt.Errorf("unit %s: %w", b.Unit, host.ErrNotLive)
 	}
 	state, err := env.UnitState(ctx, b.Unit)
 	if err != nil {
@@ -92,7 +92,7 @@ func (b *execBody) Validate(at diag.At) {
 	if len(b.Run) == 0 || b.Run[0] == "" {
 		at.Errorf("needs run, a list: the program and its arguments")
 	}
-	if b.Cwd != "" && step.StaticText(b.Cwd) && !path.IsAbs(b.Cwd) {
+	if b.Cwd != "" && decode.Static(b.Cwd) && !path.IsAbs(b.Cwd) {
 		at.Field("cwd").Errorf("must be an absolute path, is %q", b.Cwd)
 	}
 }
@@ -116,7 +116,7 @@ type fileBody struct {
 func (b *fileBody) Validate(at diag.At) {
 	if b.Path == "" {
 		at.Errorf("needs path")
-	} else if step.StaticText(b.Path) && !path.IsAbs(b.Path) {
+	} else if decode.Static(b.Path) && !path.IsAbs(b.Path) {
 		at.Field("path").Errorf("must be an absolute path, is %q", b.Path)
 	}
 }

@@ -258,7 +258,7 @@ func TestUnit(t *testing.T) {
 			t.Errorf("%s: %q, want %q", text, got, want)
 		}
 	}
-	if got := try(t, probe.Env{}, `unit: {unit: app.service}`); got != "unit app.service: needs the running system, not a tree" {
+	if got := try(t, probe.Env{}, `unit: {unit: app.service}`); got != "unit app.service: this needs the running system, not a tree" {
 		t.Errorf("without systemd: %q", got)
 	}
 	err := must(t, `unit: {unit: old.timer}`)[0].Try(t.Context(), e)

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/amiagent/amiagent/internal/decode"
 	"github.com/amiagent/amiagent/internal/diag"
 	"github.com/amiagent/amiagent/internal/facts"
 	"github.com/amiagent/amiagent/internal/fetch"
@@ -200,9 +201,6 @@ func (e Env) Stamp(value string) error { return e.Stamps.Put(e.ID, value) }
 // step can be called done. The agent reboots within its budget and goes on afterwards.
 var ErrReboot = errors.New("a reboot is needed")
 
-// ErrNotLive is returned by steps that only a running system can do.
-var ErrNotLive = errors.New("needs the running system, not a tree")
-
 // deferred is an Apply that has set things going but must not wait for them.
 type deferred struct{ reason string }
 
@@ -221,5 +219,5 @@ func Deferred(err error) (reason string, ok bool) {
 	return "", false
 }
 
-// StaticText tells whether a value holds no template text, so that Validate may judge it.
-func StaticText(s string) bool { return !strings.Contains(s, "{{") }
+// StaticText is decode.Static: whether Validate may judge a value.
+func StaticText(s string) bool { return decode.Static(s) }

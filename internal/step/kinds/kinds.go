@@ -8,6 +8,7 @@ import (
 	"github.com/amiagent/amiagent/internal/step/commands"
 	"github.com/amiagent/amiagent/internal/step/files"
 	"github.com/amiagent/amiagent/internal/step/groups"
+	"github.com/amiagent/amiagent/internal/step/mounts"
 	"github.com/amiagent/amiagent/internal/step/packages"
 	"github.com/amiagent/amiagent/internal/step/repositories"
 	"github.com/amiagent/amiagent/internal/step/sysctl"
@@ -20,6 +21,7 @@ func All() []step.Kind {
 	return []step.Kind{
 		repositories.Kind(),
 		packages.Kind(),
+		mounts.Kind(),
 		groups.Kind(),
 		users.Kind(),
 		sysctl.Kind(),

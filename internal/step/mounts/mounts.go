@@ -321,7 +321,7 @@ func (m *Mount) Apply(ctx context.Context, env step.Env) error {
 	if !h.Live() {
 		what, err := m.what(h)
 		if errors.Is(err, errNotThere) {
-			return fmt.Errorf("cannot mount %s: %w", m.name, step.ErrNotLive)
+			return fmt.Errorf("cannot mount %s: %w", m.name, host.ErrNotLive)
 		}
 		if err != nil {
 			return err
