@@ -141,7 +141,7 @@ func TestUsageAndFaults(t *testing.T) {
 		{[]string{"--print-env", "--imds", "127.0.0.1:0"}, 2, "cannot print the environment: --imds and --api need ports, not 0"},
 		{[]string{"-f", "missing.yaml"}, 2, "cannot read the configuration: open missing.yaml: no such file or directory"},
 		{[]string{"-f", faulty}, 2, faulty + ":1:1: tagz: unknown key, did you mean \"tags\"?\n" + faulty + ":3:10: faults[0].do: \"explode\" is none of "},
-		{[]string{"-f", busy, "--imds", "256.0.0.1:1"}, 1, "cannot listen for the metadata service: "},
+		{[]string{"-f", busy, "--imds", "127.0.0.1:99999"}, 1, "cannot listen for the metadata service: "},
 	} {
 		code, stdout, stderr := command(t, c.args...)
 		if code != c.code || stdout != "" || !strings.Contains(stderr, c.want) {

@@ -101,7 +101,9 @@ func (c *call) issueToken(version string) *apiError {
 func (s *Sim) ExpireTokens() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	clear(s.tokens)
+	for token := range s.tokens {
+		s.tokens[token] = time.Now()
+	}
 }
 
 func (c *call) getMetadata(version, path string) *apiError {

@@ -53,19 +53,31 @@ func serviceNamed(name string) service {
 // serviceOf finds the service that an API request is meant for: by the scope
 // of its signature, which is how one address can serve all, else by its looks.
 func serviceOf(r *http.Request) service {
-	signed, _ := signature(r)
+	got, signed := signature(r)
 	table := services()
-	for _, s := range table[1:] {
-		if s.name == signed.service {
-			return s
+	if signed {
+		for _, s := range table {
+			if s.name == got.service {
+				return s
+			}
 		}
 	}
 	for _, s := range table {
-		if s.claims(r) {
-			return s
+		if !s.claims(r) {
+			continue
 		}
+		if signed { // for a service that is not here, which speaks the same protocol
+			s.name, s.read, s.authorise = got.service, readNothing, notServed
+		}
+		return s
 	}
-	return table[len(table)-1]
+	panic("ec2sim: no service claims the rest")
+}
+
+func readNothing(*call) func() *apiError { return nil }
+
+func notServed(c *call) *apiError {
+	return &apiError{status: http.StatusNotImplemented, code: "NotImplemented", message: "ec2sim does not serve " + c.service.name}
 }
 
 // apiError is an error of a service, before it takes the service's shape.

@@ -32,6 +32,7 @@ type wire struct {
 	at      time.Time
 	headers map[string]string
 	body    string
+	payload string              // the hash that the header claims, where one is sent
 	spoil   func(*http.Request) // after signing
 }
 
@@ -56,7 +57,10 @@ func (i *instance) send(t *testing.T, w wire) string {
 	for name, value := range w.headers {
 		req.Header.Set(name, value)
 	}
-	payload := w.headers["X-Amz-Content-Sha256"]
+	if w.payload != "" {
+		req.Header.Set("X-Amz-Content-Sha256", w.payload)
+	}
+	payload := req.Header.Get("X-Amz-Content-Sha256")
 	if payload == "" {
 		sum := sha256.Sum256([]byte(w.body))
 		payload = hex.EncodeToString(sum[:])
@@ -125,6 +129,8 @@ func TestSignaturesAreChecked(t *testing.T) {
 				r.Body = io.NopCloser(bytes.NewReader(body))
 			}
 		}, "400 InvalidSignatureException", "403 SignatureDoesNotMatch", "403 SignatureDoesNotMatch"},
+		{"a signed hash that is not the body's", func(w *wire) { w.payload = strings.Repeat("0", 64) },
+			"400 InvalidSignatureException", "403 SignatureDoesNotMatch", "403 SignatureDoesNotMatch"},
 		{"another region", func(w *wire) { w.region = "us-east-2" },
 			"400 InvalidSignatureException", "403 SignatureDoesNotMatch", "301 PermanentRedirect"},
 	} {
@@ -137,6 +143,23 @@ func TestSignaturesAreChecked(t *testing.T) {
 				t.Errorf("%s, %s: got %s, want %s", c.name, service, got, want)
 			}
 		}
+	}
+}
+
+// One address serves all: the signature says which service is meant, not the
+// looks of the request.
+func TestSignatureNamesTheService(t *testing.T) {
+	i := launch(t, ec2sim.Config{})
+	form := map[string]string{"Content-Type": "application/x-www-form-urlencoded"}
+	for service, want := range map[string]string{
+		"sts":            "501 <?xml",
+		"secretsmanager": `400 {"__type":"UnknownOperationException"`,
+	} {
+		got := i.send(t, wire{key: i.Credentials(), service: service, region: "eu-west-1", at: time.Now(), headers: form, body: "Action=X"})
+		if !strings.HasPrefix(got, want) || !strings.Contains(got, "ec2sim does not serve "+service) {
+			t.Errorf("signed for %s: got %s", service, got)
+		}
+		equal(t, "recorded", i.Count(service, ""), 1)
 	}
 }
 
