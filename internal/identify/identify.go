@@ -112,7 +112,7 @@ func outside(c *imds.Client, err error) (note string, ok bool) {
 	case errors.Is(err, imds.ErrOff):
 		return "no instance metadata: " + o.Off + rest, true
 	case errors.Is(err, imds.ErrForbidden):
-		return "no instance metadata: the service refuses this instance" + rest + ". " + diag.Hint(err), true
+		return "no instance metadata: the service refuses this instance" + " (" + diag.Hint(err) + ")" + rest, true
 	case elsewhere && errors.Is(err, imds.ErrNoV2):
 		return "not on EC2: what answers at the address of instance metadata does not offer IMDSv2" + rest, true
 	case elsewhere && (errors.Is(err, imds.ErrUnreachable) || errors.Is(err, imds.ErrNoAnswer)):

@@ -526,7 +526,7 @@ func TestMetadataThatIsNotToBeHad(t *testing.T) {
 		hint    string
 	}{
 		{name: "refused", overlay: answer(403), options: onEC2,
-			note: "no instance metadata: the service refuses this instance; facts are those of the OS and of --fact. the metadata service is disabled for this instance; enable it with: aws ec2 modify-instance-metadata-options --instance-id i-0abc --http-endpoint enabled"},
+			note: "no instance metadata: the service refuses this instance (the metadata service is disabled for this instance; enable it with: aws ec2 modify-instance-metadata-options --instance-id i-0abc --http-endpoint enabled"},
 		{name: "another cloud", overlay: answer(404), note: "not on EC2: what answers at the address of instance metadata does not offer IMDSv2"},
 		{name: "version 1 only, where the firmware says EC2", overlay: answer(404), options: onEC2,
 			err: "cannot read instance metadata dynamic/instance-identity/document: no token is to be had there: ", hint: "version 1 is never used"},
@@ -607,6 +607,45 @@ func TestServiceThatBreaksMidwayIsAnError(t *testing.T) {
 	f, err := identify.Identify(t.Context(), identify.Options{Host: h, IMDS: c.client(t, h), Deadline: 200 * time.Millisecond})
 	if err == nil || f.Get(facts.InstanceID) == "" || time.Since(begun) > 2*time.Second {
 		t.Errorf("err = %v after %s", err, time.Since(begun))
+	}
+}
+
+func TestAnswerThatMakesNoSenseEndsAllReads(t *testing.T) {
+	t.Parallel()
+	h := tree(t, nil)
+	c := start(t, ec2sim.Config{})
+	c.overlay = func(w http.ResponseWriter, r *http.Request) bool {
+		broken := strings.HasSuffix(r.URL.Path, "/mac")
+		if broken {
+			w.WriteHeader(http.StatusTeapot)
+		}
+		return broken
+	}
+	_, err := identify.Identify(t.Context(), identify.Options{Host: h, IMDS: c.client(t, h)})
+	if want := "cannot read instance metadata meta-data/mac: answered 418 I'm a teapot"; err == nil || err.Error() != want {
+		t.Errorf("err = %v, want %s", err, want)
+	}
+}
+
+// EC2 refuses such keys where tags are in metadata; other services may not.
+func TestTagKeysAreEscaped(t *testing.T) {
+	t.Parallel()
+	h := tree(t, nil)
+	c := start(t, ec2sim.Config{Tags: map[string]string{"Role": "web"}, TagsInIMDS: true})
+	c.overlay = func(w http.ResponseWriter, r *http.Request) bool {
+		switch r.URL.EscapedPath() {
+		case "/latest/meta-data/tags/instance":
+			fmt.Fprint(w, "Patch Group\nteam/name\n100%")
+		case "/latest/meta-data/tags/instance/Patch%20Group", "/latest/meta-data/tags/instance/team%2Fname", "/latest/meta-data/tags/instance/100%25":
+			fmt.Fprint(w, r.URL.Path)
+		default:
+			return false
+		}
+		return true
+	}
+	f, err := identify.Identify(t.Context(), identify.Options{Host: h, IMDS: c.client(t, h)})
+	if got := strings.Join(f.TagKeys(), ","); err != nil || got != "100%,Patch Group,team/name" {
+		t.Errorf("keys %q, %v", got, err)
 	}
 }
 
