@@ -77,6 +77,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.publishReady(rep)
 	a.send(ctx, sink.Ready, &rep)
 	a.log.Info("ready", zap.Duration(logging.Took, rep.Took()), zap.String("report", rep.ID))
+	l.armDrain(ctx)
 	l.proveDeferred(ctx)
 	return a.watch(ctx, l)
 }
@@ -236,6 +237,7 @@ func (a *Agent) reconverge(ctx context.Context) *launch {
 	if err != nil {
 		return nil
 	}
+	l.armDrain(ctx)
 	l.proveDeferred(ctx)
 	return l
 }

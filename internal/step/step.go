@@ -81,6 +81,9 @@ type Exposer interface {
 	Exposed() (field string, exposed bool)
 }
 
+// Server is a step that keeps systemd units running: the instance drains before they stop.
+type Server interface{ Serves() []string }
+
 // Prefetcher is a step that can download ahead of Apply by means of its own.
 type Prefetcher interface {
 	Prefetch(ctx context.Context, env Env) error

@@ -9,3 +9,11 @@ func (u *Unit) Exposed() (field string, exposed bool) {
 	}
 	return "content", u.Content != ""
 }
+
+// Serves implements step.Server: a unit that is kept running.
+func (u *Unit) Serves() []string {
+	if u.State != started {
+		return nil
+	}
+	return []string{u.name}
+}
