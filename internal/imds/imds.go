@@ -225,8 +225,13 @@ func (c *Client) read(ctx context.Context, path string, settling bool) ([]byte, 
 	ctx, cancel := context.WithTimeout(ctx, c.opt.Deadline)
 	defer cancel()
 	refreshed := false
+	var last error
 	for try := 0; ; try++ {
 		body, err := c.attempt(ctx, path)
+		if err != nil && last != nil && ctx.Err() != nil {
+			err = last // the attempt was cut short, and tells nothing
+		}
+		last = err
 		switch {
 		case err == nil:
 			return body, nil

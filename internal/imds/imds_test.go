@@ -385,10 +385,10 @@ func TestPeerRow12HopLimitIsExplained(t *testing.T) {
 	}
 	c := client(s, func(o *imds.Options) {
 		o.OnEC2, o.Instance, o.Region = true, "i-0abc", "eu-north-1"
-		o.Attempt, o.Deadline = 30*time.Millisecond, 120*time.Millisecond
+		o.Attempt, o.Deadline = 100*time.Millisecond, 350*time.Millisecond
 	})
 	_, err := c.Get(t.Context(), "meta-data/mac")
-	if !errors.Is(err, imds.ErrNoAnswer) || !strings.Contains(err.Error(), "connected, but no answer within 30ms") {
+	if !errors.Is(err, imds.ErrNoAnswer) || !strings.Contains(err.Error(), "connected, but no answer within 100ms") {
 		t.Errorf("err = %v", err)
 	}
 	if want := "aws ec2 modify-instance-metadata-options --instance-id i-0abc --http-put-response-hop-limit 2 --region eu-north-1"; !strings.HasSuffix(diag.Hint(err), want) {
