@@ -105,7 +105,11 @@ func (h *Host) installOf(unit string) (install, error) {
 	}
 	for _, alias := range options["Alias"] {
 		in.asks = true
-		if place := path.Join(UnitDir, specifiers.Replace(alias)); place != file {
+		alias = specifiers.Replace(alias)
+		if _, _, s, t := splitUnit(alias); s != suffix || t != template {
+			return in, fmt.Errorf("its Alias=%s is of another type, or is no template as the unit is", alias)
+		}
+		if place := path.Join(UnitDir, alias); place != file {
 			in.links[place] = file
 		}
 	}
@@ -256,9 +260,17 @@ func (h *Host) treeEnable(unit string, seen map[string]bool) error {
 }
 
 // TreeDisable removes every link in UnitDir that pulls the unit in by name, and
-// its aliases. It may be repeated.
+// its aliases, and the same of the units that it names with Also=. It may be repeated.
 func (h *Host) TreeDisable(unit string) error {
-	places, err := h.pulls(unit)
+	return h.treeDisable(unit, map[string]bool{})
+}
+
+func (h *Host) treeDisable(unit string, seen map[string]bool) error {
+	if seen[unit] {
+		return nil
+	}
+	seen[unit] = true
+	places, also, err := h.pulls(unit)
 	if err != nil {
 		return fmt.Errorf("cannot disable %s: %w", unit, err)
 	}
@@ -267,14 +279,19 @@ func (h *Host) TreeDisable(unit string) error {
 			return fmt.Errorf("cannot disable %s: %w", unit, err)
 		}
 	}
+	for _, other := range also {
+		if err := h.treeDisable(other, seen); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
-// pulls are the links in UnitDir that enable a unit.
-func (h *Host) pulls(unit string) ([]string, error) {
-	var places []string
+// pulls are the links in UnitDir that enable a unit, and the units of its Also=.
+func (h *Host) pulls(unit string) (places, also []string, err error) {
 	// The unit's file may be gone; its links can be found all the same.
 	if in, err := h.installOf(unit); err == nil {
+		also = in.also
 		for place, target := range in.links {
 			if to, err := h.Readlink(place); err == nil && path.Base(to) == path.Base(target) {
 				places = append(places, place)
@@ -283,10 +300,10 @@ func (h *Host) pulls(unit string) ([]string, error) {
 	}
 	entries, err := h.ReadDir(UnitDir)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		return nil, nil, nil
 	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for _, e := range entries {
 		switch path.Ext(e.Name()) {
@@ -298,7 +315,7 @@ func (h *Host) pulls(unit string) ([]string, error) {
 		}
 	}
 	slices.Sort(places)
-	return slices.Compact(places), nil
+	return slices.Compact(places), also, nil
 }
 
 // TreeMask makes the unit a link to /dev/null. A unit file of its own in
