@@ -3,6 +3,7 @@ package nspawntest
 import (
 	"bytes"
 	"context"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,8 +20,8 @@ const Tag = "booted"
 // that they stand where the agent stands before it is ready.
 const Self = "amiagent.service"
 
-// Inside runs this package's tests with the build tag "booted" in a booted
-// tree, as root, within the unit Self, and gives each as a subtest here. The
+// Inside runs the tests in this package's *booted_test.go, which have the build
+// tag "booted", in a booted tree, as root, within the unit Self, and gives each as a subtest here. The
 // tree is left as the system left it, for a look at what came after.
 func Inside(ctx context.Context, t *testing.T, tree string, opt Options) {
 	t.Helper()
@@ -36,7 +37,7 @@ Description=The tests of this package
 Type=oneshot
 RemainAfterExit=yes
 Environment=HOME=/root
-ExecStart=/inside.test -test.v -test.timeout=90s
+ExecStart=/inside.test -test.v -test.timeout=90s -test.run=^(`+strings.Join(bootedTests(t), "|")+`)$$
 StandardOutput=file:/inside.out
 StandardError=file:/inside.err
 [Install]
@@ -62,6 +63,8 @@ WantedBy=multi-user.target
 	var console bytes.Buffer
 	if opt.Console == nil {
 		opt.Console = &console
+	} else {
+		opt.Console = io.MultiWriter(opt.Console, &console)
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
@@ -69,6 +72,32 @@ WantedBy=multi-user.target
 		t.Errorf("%v; console:\n%s", err, console.Bytes())
 	}
 	relay(t, tree, &console)
+}
+
+var testFunc = regexp.MustCompile(`(?m)^func (Test\w+)\(t \*testing\.T\)`)
+
+// bootedTests are the names of the tests to run inside. The package's other
+// tests have had their turn outside.
+func bootedTests(t *testing.T) []string {
+	t.Helper()
+	files, err := filepath.Glob("*booted_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range testFunc.FindAllSubmatch(b, -1) {
+			names = append(names, string(m[1]))
+		}
+	}
+	if len(names) == 0 {
+		t.Fatal("this package has no *booted_test.go with tests")
+	}
+	return names
 }
 
 func write(t testing.TB, tree, name, text string) {
@@ -115,6 +144,9 @@ func relay(t *testing.T, tree string, console *bytes.Buffer) {
 				t.Errorf("inside the tree: %s\n%s", tests[name].verdict, tests[name].log)
 			}
 		})
+	}
+	if want := len(bootedTests(t)); len(names) != want {
+		t.Errorf("%d tests ran inside, want %d", len(names), want)
 	}
 	last := strings.TrimSpace(string(out))
 	if len(names) == 0 || !strings.HasSuffix(last, "PASS") && !strings.HasSuffix(last, "FAIL") {

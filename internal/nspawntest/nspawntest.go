@@ -157,9 +157,12 @@ var boots atomic.Int64
 // Boot boots a tree and returns when it has powered off: nil when it did so by
 // itself. When ctx ends, all its processes are killed and the error is ctx's.
 func Boot(ctx context.Context, tree string, opt Options) error {
+	machine := fmt.Sprintf("amiagent-%d-%d", os.Getpid(), boots.Add(1))
+	// systemd-nspawn leaves this behind where /run is no tmpfs.
+	defer os.Remove("/run/systemd/nspawn/propagate/" + machine)
 	args := []string{
-		"--directory=" + tree, "--boot", "--register=no", "--keep-unit", "--quiet", "--console=pipe",
-		fmt.Sprintf("--machine=amiagent-%d-%d", os.Getpid(), boots.Add(1)),
+		"--directory=" + tree, "--boot", "--register=no", "--keep-unit", "--quiet", "--console=read-only",
+		"--machine=" + machine,
 		// Landlock, which the agent's worker is confined by, is not in nspawn's list.
 		"--system-call-filter=landlock_create_ruleset landlock_add_rule landlock_restrict_self",
 	}

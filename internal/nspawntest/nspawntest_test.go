@@ -3,6 +3,7 @@
 package nspawntest_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"os"
@@ -15,7 +16,11 @@ import (
 
 func TestTreeBootsAndPowersOff(t *testing.T) {
 	tree := nspawntest.Tree(t)
-	nspawntest.Inside(t.Context(), t, tree, nspawntest.Options{})
+	var console bytes.Buffer
+	nspawntest.Inside(t.Context(), t, tree, nspawntest.Options{Console: &console})
+	if !bytes.Contains(console.Bytes(), []byte("Welcome to")) {
+		t.Errorf("the console says nothing of the boot: %q", console.Bytes())
+	}
 	if _, err := os.Stat(filepath.Join(tree, "saw-systemd")); err != nil {
 		t.Error("the test inside did not run as process of a booted system:", err)
 	}
