@@ -48,7 +48,8 @@ func (a *Agent) newLaunch(command string) *launch {
 func (a *Agent) Apply(ctx context.Context) (report.Report, error) {
 	l := a.newLaunch(a.opt.Command)
 	err := l.whole(ctx)
-	rep := l.end(err)
+	rep := l.report(err)
+	l.end(&rep, err)
 	return rep, err
 }
 
@@ -68,18 +69,9 @@ func (l *launch) whole(ctx context.Context) error {
 	defer release()
 	if l.journal, err = journal.Open(l.host, journalDir); err != nil {
 		l.rec.Note(err.Error()) // the story is lost, the truth is not
-	} else {
-		defer l.journal.Close()
 	}
 	l.write(journal.Event{What: journal.RunBegin, Text: l.opt.Command})
-	err = l.phases(ctx)
-	outcome := report.OK
-	text := ""
-	if err != nil {
-		outcome, text = report.Failed, err.Error()
-	}
-	l.write(journal.Event{What: journal.RunEnd, Outcome: string(outcome), Text: text})
-	return err
+	return l.phases(ctx)
 }
 
 func (l *launch) phases(ctx context.Context) error {
@@ -273,20 +265,33 @@ func (l *launch) keep(ctx context.Context) error {
 	return l.keepFacts(ctx)
 }
 
-// end closes the report, keeps it and tells the journal.
-func (l *launch) end(err error) report.Report {
+// report closes the report. It is not kept yet: READY does not wait for that.
+func (l *launch) report(err error) report.Report {
 	rep := l.rec.End()
 	if err != nil && rep.Cause == nil && !errors.Is(err, ErrReboot) {
 		rep.Outcome = report.Failed
 		rep.Cause = &report.Failure{Error: l.redact.Clean(err.Error()), Hint: l.redact.Clean(diag.Hint(err))}
 	}
+	return rep
+}
+
+// end keeps the report and closes the journal. What could not be kept is noted in the report.
+func (l *launch) end(rep *report.Report, err error) {
 	if errors.Is(err, ErrBusy) {
-		return rep // the report of this one would push out that of the other
+		return // the report of this one would push out that of the other
 	}
-	if serr := report.Save(l.host, ReportsDir, rep); serr != nil {
+	if serr := report.Save(l.host, ReportsDir, *rep); serr != nil {
 		rep.Notes = append(rep.Notes, serr.Error())
 	}
-	return rep
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	l.write(journal.Event{What: journal.RunEnd, Outcome: string(rep.Outcome), Text: text})
+	if l.journal != nil {
+		_ = l.journal.Close()
+		l.journal = nil
+	}
 }
 
 func cutID(id string) (kind, name string, ok bool) {

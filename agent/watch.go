@@ -60,14 +60,17 @@ func (a *Agent) Run(ctx context.Context) error {
 	a.send(ctx, sink.Began, nil)
 	l := a.newLaunch("run")
 	err := l.whole(ctx)
-	rep := l.end(err)
+	rep := l.report(err)
 	switch {
 	case errors.Is(err, ErrReboot):
+		l.end(&rep, err)
 		return a.reboot(ctx, rep)
 	case ctx.Err() != nil:
+		l.end(&rep, err)
 		a.stopping(ctx)
 		return nil
 	case err != nil:
+		l.end(&rep, err)
 		a.failed(ctx, rep, err)
 		return err
 	}
@@ -76,6 +79,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	a.publishReady(rep)
 	a.send(ctx, sink.Ready, &rep)
+	l.end(&rep, nil)
 	a.log.Info("ready", zap.Duration(logging.Took, rep.Took()), zap.String("report", rep.ID))
 	l.armDrain(ctx)
 	l.proveDeferred(ctx)
@@ -219,7 +223,8 @@ func (a *Agent) reconverge(ctx context.Context) *launch {
 	a.notify(ctx, sink.Event{Kind: sink.Began, Reload: true})
 	l := a.newLaunch("reload")
 	err := l.whole(ctx)
-	rep := l.end(err)
+	rep := l.report(err)
+	l.end(&rep, err)
 	switch {
 	case errors.Is(err, ErrReboot):
 		a.log.Warn("a step asks for a reboot; a reload never reboots: reboot when it suits you")

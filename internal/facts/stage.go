@@ -48,3 +48,8 @@ func (t Tags) Unreadable() bool {
 	}
 	return false
 }
+
+// Doubtful tells that the instance's tags could not be read although they were
+// asked for, so that taking a tag for missing, or its default for good, would be
+// a guess that may differ from launch to launch.
+func (t Tags) Doubtful() bool { return t.State == TagsDenied || t.State == TagsThrottled }

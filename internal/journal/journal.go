@@ -184,9 +184,9 @@ func (j *Journal) write(v any) error {
 	return err
 }
 
-// Append adds an event; a zero Time becomes now. The begin and the end of a run
-// are durable when Append returns, all else within a tenth of a second. Whoever
-// gets an error may go on without a journal.
+// Append adds an event; a zero Time becomes now. The end of a run is durable
+// when Append returns, all else within a tenth of a second: no launch waits for
+// its own account. Whoever gets an error may go on without a journal.
 func (j *Journal) Append(e Event) error {
 	if e.Time.IsZero() {
 		e.Time = j.now().UTC()
@@ -211,7 +211,7 @@ func (j *Journal) append(e Event) error {
 	if err := j.write(e); err != nil {
 		return err
 	}
-	if e.What == RunBegin || e.What == RunEnd {
+	if e.What == RunEnd {
 		return j.sync()
 	}
 	if j.timer == nil {

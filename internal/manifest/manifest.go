@@ -114,6 +114,11 @@ func (e *Entry) NeedsAt(list *diag.List) diag.At {
 	return diag.NewAt(list, fixed{e.Pos}, e.ID()+".needs")
 }
 
+// WhenAt stands at the entry's `when`.
+func (e *Entry) WhenAt(list *diag.List) diag.At {
+	return diag.NewAt(list, fixed{e.Pos}, e.ID()+".when")
+}
+
 type fixed struct{ pos diag.Pos }
 
 func (f fixed) Pos() diag.Pos          { return f.pos }

@@ -149,6 +149,9 @@ func (b *builder) entry(e *manifest.Entry) {
 			}
 			reads = append(reads, render.Read{What: "fact " + name, Stage: f.Stage, Pos: e.Pos})
 		}
+		if !ok && b.opt.Facts.Tags.Doubtful() && slices.ContainsFunc(names, func(n string) bool { return strings.HasPrefix(n, facts.TagPrefix) }) {
+			e.WhenAt(b.list).Err(diag.WithHint(fmt.Errorf("cannot tell whether it is for this machine: %s", why), "%s", b.opt.Facts.Tags.Hint))
+		}
 		if !ok {
 			b.plan.Skipped = append(b.plan.Skipped, Skip{ID: id, Why: why, Pos: e.Pos})
 			return

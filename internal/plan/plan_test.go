@@ -156,6 +156,17 @@ func TestWhenLeavesOutWhatIsForOthers(t *testing.T) {
 	}
 }
 
+// Skipping an entry because its tag could not be read would be a guess.
+func TestWhenIsAFaultWhereTagsCouldNotBeRead(t *testing.T) {
+	f := facts.New()
+	f.Set(facts.Arch, "amd64", facts.Bake, "kernel")
+	f.Tags = facts.Tags{State: facts.TagsThrottled, Hint: "try later"}
+	p, faults := build(t, "mid:\n  a: {when: {tags: {Role: db}}}\n  b: {when: {arch: arm64}}\n", f)
+	if !strings.HasPrefix(faults, "m.yaml:3:3: mid.a.when: cannot tell whether it is for this machine: ") || strings.Contains(faults, "mid.b") || len(p.Skipped) != 2 {
+		t.Errorf("%s %+v", faults, p.Skipped)
+	}
+}
+
 func key(t *testing.T, text, id string) string {
 	t.Helper()
 	p, faults := build(t, text, machine())

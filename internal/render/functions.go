@@ -134,6 +134,9 @@ func (s *Scope) tag(key string, def ...string) (string, error) {
 		}
 		err = diag.WithHint(err, "%s", hint)
 	}
+	if s.facts.Tags.Doubtful() {
+		def = nil // the tag may be there: a default would be a guess
+	}
 	return fallback(def, err)
 }
 

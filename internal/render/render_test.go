@@ -101,6 +101,20 @@ func TestAMissingTagCarriesTheRemedyForUnreadableTags(t *testing.T) {
 	}
 }
 
+func TestADefaultIsForAMissingTagNotForOneThatCouldNotBeRead(t *testing.T) {
+	for state, want := range map[facts.TagState]bool{
+		facts.TagsPresent: true, facts.TagsEmpty: true, facts.TagsDisabled: true, facts.TagsNotYet: true, facts.TagsNoIMDS: true,
+		facts.TagsDenied: false, facts.TagsThrottled: false,
+	} {
+		f := facts.New()
+		f.Tags = facts.Tags{State: state, Hint: "the remedy"}
+		out, _, err := render.New(f, nil).String(`{{ tag "Role" "web" }}`, diag.Pos{})
+		if (err == nil) != want || want && out != "web" {
+			t.Errorf("%s: %q, %v", state, out, err)
+		}
+	}
+}
+
 func TestReadsAreRecordedWithStageAndPlace(t *testing.T) {
 	_, reads, err := fill(t, `{{ .Arch }} {{ if eq .OS "x" }}{{ .Region }}{{ end }} {{ tag "Role" }} {{ .Vars.derived }} {{ $.Vars.app }}`)
 	if err != nil {
