@@ -43,6 +43,9 @@ func (s *Store) Fetch(ctx context.Context, reqs []Request, progress Progress) ([
 		g.item, done = s.lookup(g.want)
 		return done
 	})
+	if len(missing) == 0 {
+		s.tidy()
+	}
 	s.fetchGroups(ctx, missing, progress)
 	for _, g := range order {
 		for _, i := range g.members {

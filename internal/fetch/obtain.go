@@ -213,7 +213,7 @@ func (in *intake) Read(p []byte) (int, error) {
 		err = tooLarge(in.limit)
 	case in.want >= 0 && in.n > in.want:
 		err = Transient(fmt.Errorf("%w: more than the %d bytes that were announced", ErrSize, in.want), 0)
-	case errors.Is(err, io.EOF) && in.want >= 0 && in.n < in.want, errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.Is(err, io.EOF) && in.want >= 0 && in.n < in.want, errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, ErrTruncated):
 		err = Transient(fmt.Errorf("%w: had %d of %s bytes", ErrTruncated, in.n, known(in.want)), 0)
 	}
 	in.err = err

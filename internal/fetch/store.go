@@ -266,6 +266,14 @@ func sweep(dir string) error {
 	return err
 }
 
+// tidy sweeps where nothing is fetched that would. It is a courtesy: a store
+// that cannot be written serves all the same.
+func (s *Store) tidy() {
+	if left, err := s.h.ReadDir(path.Join(s.opt.Dir, "tmp")); err == nil && len(left) > 0 {
+		_ = s.open()
+	}
+}
+
 // Close removes this process's unfinished things. A Store may be used again after it.
 func (s *Store) Close() error {
 	s.mu.Lock()

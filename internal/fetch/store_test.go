@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -47,7 +48,7 @@ type world struct {
 
 func newWorld(t testing.TB) *world {
 	w := &world{t: t, serve: map[string]http.HandlerFunc{}}
-	srv := httptest.NewTLSServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		w.mu.Lock()
 		w.asked = append(w.asked, r.URL.Path)
 		serve := w.serve[r.URL.Path]
@@ -58,7 +59,8 @@ func newWorld(t testing.TB) *world {
 		}
 		serve(rw, r)
 	}))
-	srv.Config.ErrorLog = nil
+	srv.Config.ErrorLog = log.New(io.Discard, "", 0) // killed clients
+	srv.StartTLS()
 	t.Cleanup(srv.Close)
 	w.url = srv.URL
 	w.ca = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: srv.Certificate().Raw})
@@ -208,7 +210,7 @@ func TestFetchedOnceAndKept(t *testing.T) {
 		t.Errorf("a second run asked for %s", asked)
 	}
 	// What came without a digest is found by its digest too, from wherever.
-	if it, ok := w.store.Lookup(fetch.Request{Source: "s3://elsewhere/app.tgz", Digest: digest(archive), Unpack: true, Strip: 1}); !ok || it.Path != items[1].Path {
+	if it, ok := w.store.Lookup(fetch.Request{Source: "s3://elsewhere/app.tgz", Digest: digest(archive), Unpack: true, Strip: 1}); !ok || it != items[1] {
 		t.Errorf("by digest: %+v %v", it, ok)
 	}
 	// Another strip is another tree.
@@ -352,6 +354,15 @@ func TestGoGetterDefect2StaleTemporaryFiles(t *testing.T) {
 	if w.h.Exists(fetch.DefaultDir + "/tmp/crashed") {
 		t.Error("what the crashed process left is still there")
 	}
+	// Also when there is nothing to fetch.
+	if err := w.h.MkdirAll(stale); err != nil {
+		t.Fatal(err)
+	}
+	w.store = w.newStore()
+	w.fetch(fetch.Request{Name: "x", Source: w.url + "/a"})
+	if w.h.Exists(fetch.DefaultDir + "/tmp/crashed") {
+		t.Error("what the crashed process left is still there")
+	}
 }
 
 // A connection that breaks is tried again; one that always breaks is an error, not a short file.
@@ -384,8 +395,10 @@ func TestTruncatedBodies(t *testing.T) {
 		}
 		_, _ = io.WriteString(rw, "whole")
 	})
-	if got := w.read(w.fetch(fetch.Request{Name: "x", Source: w.url + "/a"})[0].Path); got != "whole" {
-		t.Errorf("got %q", got)
+	var done int64
+	items, err := w.store.Fetch(t.Context(), []fetch.Request{{Name: "x", Source: w.url + "/a"}}, func(d, _ int64) { done = d })
+	if err != nil || w.read(items[0].Path) != "whole" || done != 5 {
+		t.Errorf("got %+v, progress %d, %v", items, done, err)
 	}
 }
 
@@ -465,6 +478,10 @@ func TestTryingEnds(t *testing.T) {
 		rw.WriteHeader(503)
 	})
 	begin := time.Now()
+	w.opt.Policy.Cap = time.Hour // a server may ask for more patience than there is
+	if _, err := w.newStore().Fetch(t.Context(), []fetch.Request{{Name: "x", Source: w.url + "/busy"}}, nil); err == nil || !strings.Contains(err.Error(), "gave up after 1 tries") {
+		t.Errorf("got %v", err)
+	}
 	_, err := w.store.Fetch(t.Context(), []fetch.Request{{Name: "x", Source: w.url + "/busy"}}, nil)
 	if err == nil || !strings.Contains(err.Error(), "the server answered 503 Service Unavailable (gave up after ") {
 		t.Errorf("got %v", err)
@@ -589,14 +606,22 @@ func TestUnsafeArchiveLeavesNothing(t *testing.T) {
 	// Cut, it is cut, whatever the unpacker makes of it.
 	w.opt.Policy.Total = 50 * time.Millisecond
 	w.store = w.newStore()
-	whole := tgz(t, "f", strings.Repeat("x", 10000))
+	noise := make([]byte, 200_000)
+	for i := range noise {
+		noise[i] = byte(i * i >> 5 * i)
+	}
+	whole := tgz(t, "f", string(noise))
 	w.on("/c.tgz", func(rw http.ResponseWriter, _ *http.Request) {
 		rw.Header().Set("Content-Length", fmt.Sprint(len(whole)))
 		_, _ = rw.Write(whole[:len(whole)-10])
 		rw.(http.Flusher).Flush()
 		panic(http.ErrAbortHandler)
 	})
-	w.fails(fetch.Request{Name: "x", Source: w.url + "/c.tgz", Unpack: true}, fetch.ErrTruncated)
+	err = w.fails(fetch.Request{Name: "x", Source: w.url + "/c.tgz", Unpack: true}, fetch.ErrTruncated)
+	want := fmt.Sprintf("cannot fetch x from %s/c.tgz: ended before its last byte: had %d of %d bytes (gave up after ", w.url, len(whole)-10, len(whole))
+	if !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("got %s\nwant %s", err, want)
+	}
 }
 
 // A plain file takes what the machine has; permissions keep others out.

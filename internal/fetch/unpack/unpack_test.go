@@ -516,17 +516,25 @@ func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 // A failing source is reported as such, not as a broken archive.
 func TestSourceErrorsPassThrough(t *testing.T) {
 	broken := errors.New("connection reset")
-	data := compressed(t, "gz", tarOf(t, "file a 0644 "+strings.Repeat("a", 100)))
-	for _, cut := range []int{0, 5, 40, len(data)} {
-		root, err := os.OpenRoot(t.TempDir())
-		if err != nil {
-			t.Fatal(err)
+	for _, format := range []string{"gz", "zst", "xz"} {
+		data := compressed(t, format, tarOf(t, "file a 0644 "+strings.Repeat("a", 100)))
+		for _, cut := range []int{0, 5, 40, len(data) / 2, len(data) - 1, len(data)} {
+			passesThrough(t, data, cut, broken)
 		}
-		r := io.MultiReader(bytes.NewReader(data[:cut]), readerFunc(func([]byte) (int, error) { return 0, broken }))
-		if _, err := Tree(t.Context(), r, root, Options{UID: Keep, GID: Keep}); !errors.Is(err, broken) {
-			t.Errorf("after %d bytes: got error %v, want %v", cut, err, broken)
-		}
-		root.Close()
+	}
+	passesThrough(t, tarOf(t, "file a 0644 a"), 700, broken)
+}
+
+func passesThrough(t *testing.T, data []byte, cut int, broken error) {
+	t.Helper()
+	root, err := os.OpenRoot(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	r := io.MultiReader(bytes.NewReader(data[:cut]), readerFunc(func([]byte) (int, error) { return 0, broken }))
+	if _, err := Tree(t.Context(), r, root, Options{UID: Keep, GID: Keep}); !errors.Is(err, broken) {
+		t.Errorf("after %d of %d bytes: got error %v, want %v", cut, len(data), err, broken)
 	}
 }
 

@@ -298,3 +298,34 @@ func TestRepositoryRunsNothing(t *testing.T) {
 		t.Error("the repository ran a program")
 	}
 }
+
+// An old git repeats the address in its errors, and every git may ask at a
+// terminal: a fake one tells the first and logs how it was asked not to do the second.
+func TestOldGitTellsNoSecret(t *testing.T) {
+	bin := t.TempDir()
+	log := filepath.Join(bin, "env")
+	script := fmt.Sprintf(`#!/bin/sh
+env > %s
+case "$*" in
+*" init --quiet"*) mkdir -p .git; : > .git/config;;
+*) sed -n 's/.*url = //p' .git/config >&2; echo "fatal: could not read Password for 'https://me:hunter2@example.com': hunter2" >&2; exit 128;;
+esac
+`, log)
+	if err := os.WriteFile(filepath.Join(bin, "git"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	h, err := host.New(t.TempDir(), host.Options{Programs: host.Outside, Path: bin + ":" + os.Getenv("PATH")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _, err = openOn(t, h, "git::https://me:hunter2@example.com/r.git")
+	if want := "access denied: git ls-remote exited with 128: fatal: could not read Password for 'https://redacted@example.com': redacted"; err == nil || err.Error() != want {
+		t.Errorf("got %v\nwant %s", err, want)
+	}
+	env, _ := os.ReadFile(log)
+	for _, want := range []string{"GIT_TERMINAL_PROMPT=0\n", "GIT_ALLOW_PROTOCOL=https:ssh\n", "LC_ALL=C.UTF-8\n"} {
+		if !bytes.Contains(env, []byte(want)) {
+			t.Errorf("git ran without %s", want)
+		}
+	}
+}

@@ -207,10 +207,12 @@ func TestExpiredCredentialsAreDropped(t *testing.T) {
 
 // Without credentials a request is unsigned, if the settings allow that.
 func TestAnonymous(t *testing.T) {
+	asked := ""
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Authorization") != "" {
 			t.Error("signed")
 		}
+		asked = r.RequestURI
 		w.Header().Set("ETag", `"abc"`)
 		_, _ = io.WriteString(w, "public")
 	}))
@@ -218,6 +220,11 @@ func TestAnonymous(t *testing.T) {
 	s, _ := s3.New(s3.Options{Endpoint: srv.URL, Anonymous: true})
 	if body, obj, err := open(t, s, "s3://art/k"); err != nil || body != "public" || obj.Version != `"abc"` || obj.Origin != "s3://art/k" {
 		t.Errorf("%q %+v %v", body, obj, err)
+	}
+	// S3 computes the signature over the strictest escaping (UriEncode in the
+	// description of Signature Version 4), so that is what must be sent.
+	if _, _, err := open(t, s, "s3://art/a+b:c/(d)?versionId=x/y"); err != nil || asked != "/art/a%2Bb%3Ac/%28d%29?versionId=x%2Fy" {
+		t.Errorf("asked for %s, %v", asked, err)
 	}
 	s, _ = s3.New(s3.Options{Endpoint: srv.URL})
 	if _, _, err := open(t, s, "s3://art/k"); !errors.Is(err, fetch.ErrDenied) {
