@@ -60,8 +60,9 @@ func (g *Group) SetName(name string) { g.name = name }
 // a number, and ":" or "," would break the file.
 var nameRule = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]{0,31}$`)
 
-// maxID is the last number but the one that means "none" to the kernel.
-const maxID = 1<<32 - 2
+// maxID is the largest number. The kernel takes twice as many; programs, this
+// one on 386 among them, read those as negative.
+const maxID = 1<<31 - 1
 
 // Validate records faults of the body by field name.
 func (g *Group) Validate(at diag.At) {

@@ -102,8 +102,8 @@ func TestGroups(t *testing.T) {
 
 func TestAFaultStandsAtItsField(t *testing.T) {
 	for _, c := range []struct{ entry, body, want string }{
-		{"app", "{gid: -1}", "manifest.yaml:1:7: groups.app.gid: must be between 0 and 4294967294, is -1"},
-		{"app", "{gid: 4294967295}", "manifest.yaml:1:7: groups.app.gid: must be between 0 and 4294967294, is 4294967295"},
+		{"app", "{gid: -1}", "manifest.yaml:1:7: groups.app.gid: must be between 0 and 2147483647, is -1"},
+		{"app", "{gid: 2147483648}", "manifest.yaml:1:7: groups.app.gid: must be between 0 and 2147483647, is 2147483648"},
 		{"app", "{gid: many}", `manifest.yaml:1:7: groups.app.gid: must be a number, is "many"`},
 		{"app", "{member: [x]}", "manifest.yaml:1:2: groups.app.member: unknown key"},
 		{"app", "{absent: true, gid: 5}", "manifest.yaml:1:10: groups.app.absent: an absent group has no other field"},

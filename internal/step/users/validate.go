@@ -19,8 +19,9 @@ var nameRule = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_.-]{0,31}$`)
 // groupRule is a name or a number.
 var groupRule = regexp.MustCompile(`^([A-Za-z_][A-Za-z0-9_.-]{0,31}|[0-9]{1,10})$`)
 
-// maxID is the last number but the one that means "none" to the kernel.
-const maxID = 1<<32 - 2
+// maxID is the largest number. The kernel takes twice as many; programs, this
+// one on 386 among them, read those as negative.
+const maxID = 1<<31 - 1
 
 // Validate records faults of the body by field name.
 func (u *User) Validate(at diag.At) {

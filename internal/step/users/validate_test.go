@@ -26,7 +26,7 @@ ssh-authorized-keys:
   - ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGFh fine
 `
 	_, err := steptest.Decode(Kind(), "app", body)
-	want := `manifest.yaml:1:6: users.app.uid: must be between 0 and 4294967294, is -5
+	want := `manifest.yaml:1:6: users.app.uid: must be between 0 and 2147483647, is -5
 manifest.yaml:2:8: users.app.group: "a,b" cannot name a group
 manifest.yaml:3:14: users.app.groups[1]: "x:y" cannot name a group
 manifest.yaml:4:7: users.app.home: must be a plain absolute path, is "var/lib/app"
