@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 
 	sd "github.com/coreos/go-systemd/v22/dbus"
 	"github.com/godbus/dbus/v5"
@@ -318,7 +317,3 @@ func (s *Systemd) Hold(ctx context.Context, unit string) (release func()) {
 		s.raw.Object(busName, busPath).Go(managerCalls+"UnrefUnit", dbus.FlagNoReplyExpected, nil, unit)
 	}
 }
-
-// recheck is how often a wait looks whether it waits for itself: another job
-// may have come in between.
-const recheck = time.Second

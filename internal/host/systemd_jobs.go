@@ -107,6 +107,10 @@ func (s *Systemd) Queue(ctx context.Context, verb Verb, unit string) (*Job, erro
 	return j, nil
 }
 
+// recheck is how often a wait looks whether it waits for itself: another job
+// may have come in between.
+const recheck = time.Second
+
 // Wait waits until the job ended, well or as a *JobError. A job that cannot
 // begin before this process is ready is a *BehindSelfError, found at once, or
 // within a second of its coming about.

@@ -8,43 +8,18 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/amiagent/amiagent/internal/diag"
 	"github.com/amiagent/amiagent/internal/facts"
 	"github.com/amiagent/amiagent/internal/host"
+	"github.com/amiagent/amiagent/internal/stamps"
 	"github.com/amiagent/amiagent/internal/step"
 )
 
 // These tests run as root in a booted tree, with the machine's loop devices,
 // within amiagent.service. See system_test.go.
-
-type memory struct {
-	mu     sync.Mutex
-	values map[step.ID]string
-}
-
-func (m *memory) Has(id step.ID, v string) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.values[id] == v
-}
-
-func (m *memory) Put(id step.ID, v string) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.values[id] = v
-	return nil
-}
-
-func (m *memory) Drop(id step.ID) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	delete(m.values, id)
-	return nil
-}
 
 func run(t *testing.T, argv ...string) string {
 	t.Helper()
@@ -81,8 +56,12 @@ func envOf(t *testing.T, m *Mount, point string) step.Env {
 		exec.Command("umount", point).Run()
 		h.CloseSystemd()
 	})
+	kept, err := stamps.Open(h, t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
 	id := step.ID{Kind: "mounts", Name: point}
-	return step.Env{Host: h, Facts: facts.New(), Stamps: &memory{values: map[step.ID]string{}}, ID: id, Key: "k", Boot: "b",
+	return step.Env{Host: h, Facts: facts.New(), Stamps: kept, ID: id, Key: "k", Boot: "b",
 		Shared: &step.Shared{}, Output: func(l string) { t.Log(l) }, Status: func(l string) { t.Log(l) }}
 }
 
