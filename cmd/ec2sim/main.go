@@ -92,7 +92,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	if err != nil {
 		return fail(exitFailed, err)
 	}
-	defer srv.Close()
+	defer func() { _ = srv.Close() }()
 	if *once {
 		return execute(ctx, flags.Args(), instanceEnv(environ, srv.Env()), stdout, stderr)
 	}

@@ -161,7 +161,7 @@ func (c *call) strike() *apiError {
 	case Reset:
 		if conn, _, err := http.NewResponseController(c.w).Hijack(); err == nil {
 			if tcp, ok := conn.(*net.TCPConn); ok {
-				tcp.SetLinger(0) // closing now sends RST rather than FIN
+				_ = tcp.SetLinger(0) // closing now sends RST rather than FIN
 			}
 			conn.Close()
 		}
@@ -205,7 +205,7 @@ func (w *recorder) Write(p []byte) (int, error) {
 	n, err := w.ResponseWriter.Write(p)
 	w.sent += int64(n)
 	if cut {
-		http.NewResponseController(w.ResponseWriter).Flush() // the bytes before the cut do arrive
+		_ = http.NewResponseController(w.ResponseWriter).Flush() // the bytes before the cut do arrive
 		panic(http.ErrAbortHandler)
 	}
 	return n, err

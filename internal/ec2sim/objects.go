@@ -134,7 +134,7 @@ func (b *bucket) versions(bucketName, key string) []object {
 func (b *bucket) keys(prefix string) []string {
 	keys := maps.Clone(b.objects)
 	if b.folder != "" {
-		filepath.WalkDir(b.folder, func(path string, d fs.DirEntry, err error) error {
+		_ = filepath.WalkDir(b.folder, func(path string, d fs.DirEntry, err error) error {
 			if rel, relErr := filepath.Rel(b.folder, path); err == nil && relErr == nil && d.Type().IsRegular() {
 				keys[filepath.ToSlash(rel)] = nil
 			}

@@ -102,7 +102,7 @@ func failS3(c *call, err *apiError) {
 	fields = append(append(fields, err.extra...), [2]string{"RequestId", c.id}, [2]string{"HostId", hostID})
 	for _, f := range fields {
 		b.WriteString("<" + f[0] + ">")
-		xml.EscapeText(&b, []byte(f[1]))
+		_ = xml.EscapeText(&b, []byte(f[1]))
 		b.WriteString("</" + f[0] + ">")
 	}
 	b.WriteString("</Error>")

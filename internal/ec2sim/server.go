@@ -53,7 +53,7 @@ func (s *Sim) Listen(imds, api string) (*Server, error) {
 func (s *Server) serve(l net.Listener, h http.HandlerFunc) {
 	hs := &http.Server{Handler: h, ReadHeaderTimeout: 30 * time.Second}
 	s.servers = append(s.servers, hs)
-	go hs.Serve(l)
+	go func() { _ = hs.Serve(l) }() // ends with Close
 }
 
 // IMDSURL is the metadata service's address, as "http://127.0.0.1:1338".
