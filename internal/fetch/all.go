@@ -15,9 +15,9 @@ import (
 // Fetch brings everything that the requests name into the store and gives an
 // item for each, in order. What the store has is not asked for again; what
 // several requests share is fetched once. Several are fetched at once, the
-// largest first. Every failure is reported, joined; what succeeded beside it
-// stays in the store. Retries, mirrors and the time for trying are each
-// object's own (see Policy). On cancel it returns soon with the context's
+// largest first. Every failure is reported, as *Failures; what succeeded
+// beside it stays in the store. Retries, mirrors and the time for trying are
+// each object's own (see Policy). On cancel it returns soon with the context's
 // cause, and leaves nothing unfinished.
 func (s *Store) Fetch(ctx context.Context, reqs []Request, progress Progress) ([]Item, error) {
 	items := make([]Item, len(reqs))
@@ -57,16 +57,11 @@ func (s *Store) Fetch(ctx context.Context, reqs []Request, progress Progress) ([
 				items[i] = Item{}
 			}
 		}
-		if g.err != nil { // said once, for all who wanted it
-			for _, i := range g.members[1:] {
-				errs[i] = nil
-			}
-		}
 	}
 	if ctx.Err() != nil {
 		return items, context.Cause(ctx)
 	}
-	return items, errors.Join(errs...)
+	return items, failures(reqs, errs)
 }
 
 // group is one item to be had, and the requests that want it.

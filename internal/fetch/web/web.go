@@ -208,6 +208,7 @@ func (c *Client) Do(req *http.Request) (*http.Response, error) {
 	}
 	b := &body{rc: resp.Body, ctx: ctx, parent: parent, cancel: cancel, idle: c.opt.Idle}
 	b.timer = time.AfterFunc(b.idle, func() { cancel(fmt.Errorf("the server sent nothing for %s", b.idle)) })
+	b.timer.Stop()
 	resp.Body = b
 	return resp, nil
 }
@@ -244,8 +245,9 @@ type body struct {
 }
 
 func (b *body) Read(p []byte) (int, error) {
+	b.timer.Reset(b.idle) // only while we wait for the server: a slow disk is not its silence
 	n, err := b.rc.Read(p)
-	b.timer.Reset(b.idle)
+	b.timer.Stop()
 	switch {
 	case err == nil, errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF):
 		return n, err

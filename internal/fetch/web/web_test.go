@@ -208,6 +208,16 @@ func TestPatienceEnds(t *testing.T) {
 	if _, err := io.ReadAll(resp.Body); !fetch.IsTransient(err) || err.Error() != "the server sent nothing for 50ms" {
 		t.Errorf("a silent body: %v", err)
 	}
+	// A reader that takes its time is not the server's silence.
+	steady := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "all of it") }))
+	defer steady.Close()
+	if resp, err = get(t, c, steady.URL); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(100 * time.Millisecond)
+	if b, err := io.ReadAll(resp.Body); err != nil || string(b) != "all of it" {
+		t.Errorf("a slow reader: %q %v", b, err)
+	}
 	// The caller's own end is told as such, and is not worth another try.
 	why := errors.New("the deadline of the launch")
 	ctx, cancel := context.WithCancelCause(t.Context())
