@@ -417,13 +417,16 @@ func TestServicesShareTheirConnections(t *testing.T) {
 	s.Start()
 	t.Cleanup(s.Close)
 	cfg := load(t, awsconf.Options{Env: keys(env{"AWS_ENDPOINT_URL": s.URL}).get})
-	for range 3 { // a new client each time
+	const calls = 12
+	for range calls { // a new client each time
 		if _, err := awsconf.InstanceTags(t.Context(), cfg.Config, "i-1"); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if conns.Load() != 1 {
-		t.Errorf("%d connections, want 1", conns.Load())
+	// A connection is idle again a moment after its answer was read, so that a
+	// call may now and then find none and open a second one.
+	if n := conns.Load(); n > calls/3 {
+		t.Errorf("%d connections for %d calls: they share none", n, calls)
 	}
 }
 
