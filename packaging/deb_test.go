@@ -12,16 +12,10 @@ import (
 	"github.com/amiagent/amiagent/internal/nspawntest"
 )
 
-const newConfig = "amiagent: 1\n# the default of the next release\n"
-
 // debs are a release and the next one, whose default configuration differs.
 func debs(t *testing.T) (first, next string) {
 	t.Helper()
-	file := t.TempDir() + "/agent.yaml"
-	if err := os.WriteFile(file, []byte(newConfig), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	return pack(t, "deb", arch, "1.0.0"), pack(t, "deb", arch, "1.1.0", "packaging/etc/agent.yaml", file)
+	return pack(t, "deb", arch, "1.0.0"), pack(t, "deb", arch, "1.1.0")
 }
 
 func (x tree) dpkg(args ...string) string {
@@ -55,7 +49,7 @@ func TestDebInAnImage(t *testing.T) {
 	x.dpkg("--install", x.copyIn(next))
 	x.wantEnabled("disabled", "amiagent.service") // the administrator's choice
 	x.wantEnabled("enabled", "amiagent-health.service")
-	if got := x.read("/etc/amiagent/agent.yaml"); got != newConfig {
+	if got := x.read("/etc/amiagent/agent.yaml"); got != changed {
 		t.Errorf("a configuration that nobody changed is still the old one:\n%s", got)
 	}
 

@@ -9,13 +9,10 @@ import (
 	"testing"
 )
 
+// rpms are a release and the next one, whose default configuration differs.
 func rpms(t *testing.T) (first, next string) {
 	t.Helper()
-	file := t.TempDir() + "/agent.yaml"
-	if err := os.WriteFile(file, []byte(newConfig), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	return pack(t, "rpm", arch, "1.0.0"), pack(t, "rpm", arch, "1.1.0", "packaging/etc/agent.yaml", file)
+	return pack(t, "rpm", arch, "1.0.0"), pack(t, "rpm", arch, "1.1.0")
 }
 
 // base is a package that stands for what the Debian tree has and rpm does not know of.
@@ -146,8 +143,8 @@ func TestRPMOnARunningMachine(t *testing.T) {
 
 func TestDnfInstallsAndRemovesIt(t *testing.T) {
 	repo := t.TempDir()
-	for _, file := range []string{base(t), pack(t, "rpm", arch, "1.0.0"), pack(t, "rpm", arch, "1.1.0-rc.1")} {
-		if err := os.Rename(file, filepath.Join(repo, filepath.Base(file))); err != nil {
+	for _, file := range []string{base(t), pack(t, "rpm", arch, "1.0.0"), pack(t, "rpm", arch, "1.2.0-rc.1")} {
+		if err := os.Symlink(file, filepath.Join(repo, filepath.Base(file))); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -162,8 +159,8 @@ func TestDnfInstallsAndRemovesIt(t *testing.T) {
 	x.wantEnabled("enabled", units...)
 	x.wantUser("amiagent-health")
 	x.launched()
-	dnf("upgrade", "amiagent") // 1.1.0~rc.1 is newer than 1.0.0
-	if got := dnf("list", "--installed", "amiagent"); !strings.Contains(got, "1.1.0~rc.1") {
+	dnf("upgrade", "amiagent") // 1.2.0~rc.1 is newer than 1.0.0
+	if got := dnf("list", "--installed", "amiagent"); !strings.Contains(got, "1.2.0~rc.1") {
 		t.Errorf("after the upgrade:\n%s", got)
 	}
 	dnf("remove", "amiagent")

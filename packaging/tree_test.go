@@ -40,22 +40,32 @@ var build = sync.OnceValues(func() (dist string, err error) {
 		return "", err
 	}
 	if out, err := try(nil, "make", "-C", "..", "binary-amd64", "binary-arm64", "share", "DIST="+dist, "VERSION=1.0.0"); err != nil {
-		return "", fmt.Errorf("cannot build: %w\n%s", err, out)
+		return dist, fmt.Errorf("cannot build: %w\n%s", err, out)
 	}
 	return dist, nil
 })
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if dist, err := build(); err == nil {
+	if dist, _ := build(); dist != "" {
 		_ = os.RemoveAll(dist)
 	}
 	os.Exit(code)
 }
 
-// pack makes a package of this version: format is deb or rpm. edit may change nfpm.yaml first.
-func pack(t *testing.T, format, arch, version string, edit ...string) string {
+// changed is a default configuration that differs from the packaged one.
+const changed = "amiagent: 1\n# the default of the next release\n"
+
+type packed struct{ format, arch, version string }
+
+// pack makes a package, once: format is deb or rpm. Version 1.1.0 has another
+// default configuration.
+func pack(t *testing.T, format, arch, version string) string {
 	t.Helper()
+	key := packed{format, arch, version}
+	if file, ok := packages[key]; ok {
+		return file
+	}
 	dist, err := build()
 	if err != nil {
 		t.Fatal(err)
@@ -64,13 +74,28 @@ func pack(t *testing.T, format, arch, version string, edit ...string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
-	file := filepath.Join(dir, "nfpm.yaml")
-	if err := os.WriteFile(file, []byte(strings.NewReplacer(edit...).Replace(string(config))), 0o644); err != nil {
+	dir, err := os.MkdirTemp(dist, "pack-")
+	if err != nil {
 		t.Fatal(err)
 	}
-	return nfpm(t, dir, file, format, []string{"ARCH=" + arch, "VERSION=" + version, "DIST=" + dist, "SOURCE_DATE_EPOCH=1700000000"})
+	write := func(name, content string) string {
+		file := filepath.Join(dir, name)
+		if err := os.WriteFile(file, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	text := string(config)
+	if version == "1.1.0" {
+		text = strings.Replace(text, "packaging/etc/agent.yaml", write("agent.yaml", changed), 1)
+	}
+	packages[key] = nfpm(t, dir, write("nfpm.yaml", text), format,
+		[]string{"ARCH=" + arch, "VERSION=" + version, "DIST=" + dist, "SOURCE_DATE_EPOCH=1700000000"})
+	return packages[key]
 }
+
+// packages are those made so far. The tests run one after the other.
+var packages = map[packed]string{}
 
 func nfpm(t *testing.T, dir, config, format string, env []string) string {
 	t.Helper()
