@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"strings"
 	"time"
 
 	"github.com/amiagent/amiagent/internal/converge"
@@ -89,27 +88,18 @@ func (l *launch) fetchFiles(ctx context.Context) map[step.ID]error {
 	if err == nil {
 		return failed
 	}
+	var each *fetch.Failures
 	for n, rs := range wants {
 		for _, r := range rs {
-			if _, ok := l.store.Lookup(r); !ok {
-				failed[n.ID] = about(err, r.Name)
+			switch {
+			case !errors.As(err, &each):
+				failed[n.ID] = err // the launch was cancelled
+			case each.Of(r.Name) != nil:
+				failed[n.ID] = each.Of(r.Name)
 			}
 		}
 	}
 	return failed
-}
-
-// about picks from joined errors the one that names a step.
-func about(err error, name string) error {
-	var many interface{ Unwrap() []error }
-	if errors.As(err, &many) {
-		for _, e := range many.Unwrap() {
-			if strings.Contains(e.Error(), " "+name+" ") || strings.Contains(e.Error(), " "+name+":") {
-				return e
-			}
-		}
-	}
-	return err
 }
 
 // bindSecrets reads all secrets of the plan at once and fills them in.

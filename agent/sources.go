@@ -61,7 +61,6 @@ func (l *launch) https() (fetch.Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	w.Redirects = 10
 	return https.New(w)
 }
 
