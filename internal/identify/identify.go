@@ -66,7 +66,7 @@ func Identify(ctx context.Context, o Options) (*facts.Facts, error) {
 	if o.TagWait <= 0 {
 		o.TagWait = 5 * time.Second
 	}
-	ctx, cancel := context.WithTimeout(ctx, o.Deadline)
+	ctx, cancel := context.WithTimeoutCause(ctx, o.Deadline, fmt.Errorf("no answer in %s", o.Deadline))
 	defer cancel()
 	var (
 		wg  sync.WaitGroup

@@ -538,7 +538,7 @@ func TestMetadataThatIsNotToBeHad(t *testing.T) {
 		{name: "absent, on EC2", dead: true, options: onEC2,
 			err: "cannot read instance metadata dynamic/instance-identity/document: gave up after ", hint: "is the network up"},
 		{name: "absent, at a named endpoint", dead: true, options: explicit,
-			err: "cannot read instance metadata dynamic/instance-identity/document: no token from http://127.0.0.1:", hint: "unset it outside EC2"},
+			err: "cannot read instance metadata dynamic/instance-identity/document: ", hint: "unset it outside EC2"},
 		{name: "failing", overlay: answer(500), err: "cannot read instance metadata dynamic/instance-identity/document: gave up after "},
 		{name: "without a document", overlay: func(w http.ResponseWriter, r *http.Request) bool {
 			if r.Method == http.MethodGet {
