@@ -98,9 +98,14 @@ var CommonKeys = []string{"when", "needs", "on-failure", "bake"}
 type Entry struct {
 	Section, Name string
 	Common
-	Body  *yaml.Node // a mapping without the common keys; never nil
-	Pos   diag.Pos   // of the entry's name
-	Order int        // place among all entries, layer by layer
+	Body *yaml.Node // a mapping without the common keys; never nil
+	// Broken tells that the entry is no mapping, which is reported: its name
+	// counts, its body does not.
+	Broken bool
+	Pos    diag.Pos // of the entry's name
+	Order  int      // place among all entries, layer by layer
+
+	common *yaml.Node // the mapping of the common keys
 }
 
 // ID is section.name.
@@ -111,7 +116,10 @@ func (e *Entry) At(list *diag.List) diag.At { return decode.At(list, e.Pos.File,
 
 // NeedsAt stands at the entry's `needs`.
 func (e *Entry) NeedsAt(list *diag.List) diag.At {
-	return diag.NewAt(list, fixed{e.Pos}, e.ID()+".needs")
+	if e.Needs == nil { // from the body, as restart-on
+		return diag.NewAt(list, fixed{e.Pos}, e.ID()+".needs")
+	}
+	return decode.At(list, e.Pos.File, e.common, e.ID()).Field("needs")
 }
 
 // WhenAt stands at the entry's `when`.
@@ -185,7 +193,8 @@ func version(keys, values []*yaml.Node, at diag.At) {
 	here := at.Field("amiagent")
 	decode.Into(values[i], &v, here)
 	if v != Version && v != 0 {
-		here.Errorf("manifest version %d is not known, this agent reads version %d", v, Version)
+		here.Err(diag.WithHint(fmt.Errorf("manifest version %d is not known, this agent reads version %d", v, Version),
+			"give the image a newer agent, or write the manifest for version %d", Version))
 	}
 }
 
@@ -202,6 +211,7 @@ func (m *Manifest) section(file, section string, n *yaml.Node, at diag.At, list 
 // split parts an entry's node into the common keys and the body.
 func (e *Entry) split(n *yaml.Node, at diag.At) {
 	common := &yaml.Node{Kind: yaml.MappingNode, Line: n.Line, Column: n.Column}
+	e.common, e.Broken = common, !mapping(n)
 	e.Body = &yaml.Node{Kind: yaml.MappingNode, Line: n.Line, Column: n.Column}
 	keys, values := decode.Pairs(n, at)
 	for i, k := range keys {
@@ -212,6 +222,14 @@ func (e *Entry) split(n *yaml.Node, at diag.At) {
 		into.Content = append(into.Content, k, values[i])
 	}
 	decode.Into(common, &e.Common, at)
+}
+
+// mapping tells whether n is one; nothing at all is an empty one.
+func mapping(n *yaml.Node) bool {
+	if n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
+	return n.Kind == yaml.MappingNode || n.Tag == "!!null"
 }
 
 // Merge lays later manifests over earlier ones. Entries keep the order in

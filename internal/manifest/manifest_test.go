@@ -60,7 +60,7 @@ units:
 func TestEveryFaultOfTheFrame(t *testing.T) {
 	for _, c := range []struct{ name, text, want string }{
 		{"no version", "files: {}\n", "m.yaml:1:1: no manifest version\n    hint: begin the file with the line: amiagent: 1"},
-		{"a version of the future", "amiagent: 2\n", "m.yaml:1:11: amiagent: manifest version 2 is not known, this agent reads version 1"},
+		{"a version of the future", "amiagent: 2\n", "m.yaml:1:11: amiagent: manifest version 2 is not known, this agent reads version 1\n    hint: give the image a newer agent, or write the manifest for version 1"},
 		{"a version that is none", "amiagent: x\n", `m.yaml:1:11: amiagent: must be a number, is "x"`},
 		{"an unknown section", "amiagent: 1\nfilse: {}\n", `m.yaml:2:1: filse: unknown key, did you mean "files"?`},
 		{"a duplicate name", "amiagent: 1\nfiles:\n  /a: {}\n  /a: {}\n", "m.yaml:4:3: files./a: given twice, first on line 3"},
@@ -69,6 +69,7 @@ func TestEveryFaultOfTheFrame(t *testing.T) {
 		{"an unknown word", "amiagent: 1\nfiles: {/a: {on-failure: panic}}\n", `m.yaml:2:26: files./a.on-failure: must be one of fail, continue, retry, is "panic"`},
 		{"a bake level", "amiagent: 1\nbake: {packages: much}\n", `m.yaml:2:18: bake.packages: must be one of none, fetch, install, all, is "much"`},
 		{"several at once", "amiagent: 3\nfilse: {}\nunits: {b: {needs: x}}\n", `m.yaml:1:11: amiagent: manifest version 3 is not known, this agent reads version 1
+    hint: give the image a newer agent, or write the manifest for version 1
 m.yaml:2:1: filse: unknown key, did you mean "files"?
 m.yaml:3:20: units.b.needs: must be a list, is "x"`},
 	} {

@@ -139,6 +139,9 @@ func (b *builder) vars() {
 func (b *builder) entry(e *manifest.Entry) {
 	id := step.ID{Kind: e.Section, Name: e.Name}
 	b.every[id] = true
+	if e.Broken {
+		return
+	}
 	var reads []render.Read
 	if e.When != nil && b.opt.Facts != nil {
 		ok, names, why := e.When.Match(b.opt.Facts)

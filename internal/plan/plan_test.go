@@ -107,16 +107,18 @@ func TestOrder(t *testing.T) {
 func TestFaults(t *testing.T) {
 	for _, c := range []struct{ name, text, want string }{
 		{"a circle", "mid: {a: {needs: [mid.b]}, b: {needs: [mid.a]}}\n",
-			"m.yaml:2:7: mid.a.needs: steps need one another in a circle: mid.a → mid.b → mid.a"},
-		{"itself", "mid: {a: {needs: [mid.a]}}\n", "m.yaml:2:7: mid.a.needs: mid.a needs itself"},
+			"m.yaml:2:18: mid.a.needs: steps need one another in a circle: mid.a → mid.b → mid.a"},
+		{"itself", "mid: {a: {needs: [mid.a]}}\n", "m.yaml:2:18: mid.a.needs: mid.a needs itself"},
 		{"an unknown step", "mid: {alpha: {needs: [mid.alhpa1]}, alpha1: {}}\n",
-			"m.yaml:2:7: mid.alpha.needs: needs mid.alhpa1, which is not in the manifest\n    hint: did you mean mid.alpha1?"},
+			"m.yaml:2:22: mid.alpha.needs: needs mid.alhpa1, which is not in the manifest\n    hint: did you mean mid.alpha1?"},
 		{"no step's name", "mid: {a: {needs: [b]}}\n",
-			`m.yaml:2:7: mid.a.needs: "b" names no step, write kind.name, as files./etc/motd`},
+			`m.yaml:2:18: mid.a.needs: "b" names no step, write kind.name, as files./etc/motd`},
 		{"an unknown step to watch", "mid: {a: {watch: [low.gone]}}\n",
 			"m.yaml:2:10: mid.a: needs low.gone, which is not in the manifest"},
 		{"all of a body's", "mid: {a: {text: bad, prot: 1}, b: {port: x}}\n",
 			"m.yaml:2:17: mid.a.text: must not be bad\nm.yaml:2:22: mid.a.prot: unknown key, did you mean \"port\"?\nm.yaml:2:42: mid.b.port: must be a number, is \"x\""},
+		{"what is no mapping, once, and it can be needed", "mid: {a: bad, b: {needs: [mid.a], watch: [mid.c]}, c: [x]}\n",
+			"m.yaml:2:10: mid.a: must be a mapping, is \"bad\"\nm.yaml:2:55: mid.c: must be a mapping, is a list"},
 		{"a missing tag", "mid: {a: {text: '{{ tag \"Nope\" }}'}}\n",
 			"m.yaml:2:17: mid.a.text: the instance has no tag \"Nope\"\n    hint: tag the instance, or give a default: {{ tag \"Nope\" \"VALUE\" }}"},
 		{"a missing tag in a variable", "vars: {v: '{{ tag \"Nope\" }}'}\n",
@@ -136,7 +138,7 @@ func TestValidationNeedsNoFacts(t *testing.T) {
 		t.Error(faults, outline(p))
 	}
 	_, faults = build(t, "mid: {a: {text: '{{ tga \"Y\" }}'}, b: {text: bad}}\n", nil)
-	want := "m.yaml:2:17: mid.a.text: template: function \"tga\" not defined\nm.yaml:2:45: mid.b.text: must not be bad"
+	want := "m.yaml:2:17: mid.a.text: template: function \"tga\" not defined\n    hint: did you mean tag?\nm.yaml:2:45: mid.b.text: must not be bad"
 	if faults != want {
 		t.Errorf("got:\n%s\nwant:\n%s", faults, want)
 	}
