@@ -42,6 +42,14 @@ var Functions = []Function{
 	{"indent", `indent 4 text`, "every line after the first indented by so many spaces"},
 }
 
+func functionNames() []string {
+	names := make([]string, len(Functions))
+	for i, f := range Functions {
+		names[i] = f.Name
+	}
+	return names
+}
+
 func (s *Scope) functions() template.FuncMap {
 	return template.FuncMap{
 		"tag":    s.tag,

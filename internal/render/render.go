@@ -322,6 +322,7 @@ func (f fault) Unwrap() error { return f.error }
 
 var (
 	noEntry = regexp.MustCompile(`map has no entry for key "(\w+)"`)
+	noFunc  = regexp.MustCompile(`function "(\w+)" not defined`)
 	noVar   = regexp.MustCompile(`at <\$?\.Vars\.`)
 	prefix  = regexp.MustCompile(`^template: :\d+(:\d+)?: (executing "" at )?`)
 )
@@ -339,5 +340,12 @@ func explain(err error) error {
 		}
 		return diag.WithHint(fmt.Errorf("there is no variable %q", m[1]), "add it under vars:")
 	}
-	return errors.New("template: " + prefix.ReplaceAllString(text, ""))
+	err = errors.New("template: " + prefix.ReplaceAllString(text, ""))
+	if m := noFunc.FindStringSubmatch(text); m != nil {
+		if near := decode.Nearest(m[1], functionNames()); near != "" {
+			return diag.WithHint(err, "did you mean %s?", near)
+		}
+		return diag.WithHint(err, "a text stands in quotes: {{ tag %q }}", m[1])
+	}
+	return err
 }

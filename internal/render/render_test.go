@@ -81,7 +81,8 @@ func TestWhatIsMissingIsAFaultThatNamesIt(t *testing.T) {
 		`{{ required "say who" "" }}`: {"say who", ""},
 		`{{ secret "/db" }}`:          {`"/db" names no secret`, "ssm:/path"},
 		`{{ unb64 "%" }}`:             {"unb64: the text is not base64", ""},
-		`{{ nope 1 }}`:                {`template: function "nope" not defined`, ""},
+		`{{ tga "x" }}`:               {`template: function "tga" not defined`, "did you mean tag?"},
+		`{{ tag Role }}`:              {`template: function "Role" not defined`, `a text stands in quotes: {{ tag "Role" }}`},
 		`{{ if }}`:                    {"template: missing value for if", ""},
 		`{{ tag }}`:                   {"template: <tag>: wrong number of args for tag", ""},
 	} {
