@@ -12,7 +12,7 @@ import (
 
 // ReadDocument reads a small document, as a layer of the manifest, through the
 // same sources and with the same patience, into memory. More than limit bytes
-// are an error. A checksum= in the address is held against what came. origin
+// are an error. Errors leave it to the caller to name the address. A checksum= in the address is held against what came. origin
 // is where it came from, without secrets, with version id or commit.
 func (s *Store) ReadDocument(ctx context.Context, address string, limit int64) (data []byte, origin string, err error) {
 	w, err := read(Request{Name: "document", Source: address})
@@ -28,7 +28,7 @@ func (s *Store) ReadDocument(ctx context.Context, address string, limit int64) (
 		if ctx.Err() != nil {
 			return nil, "", context.Cause(ctx)
 		}
-		return nil, "", fmt.Errorf("cannot read %s: %w", a, err)
+		return nil, "", err
 	}
 	return data, origin, nil
 }

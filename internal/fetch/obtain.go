@@ -150,7 +150,9 @@ func keep(ctx context.Context, in io.Reader, w want, a Address, obj Object, dir 
 		spool = f
 		return f, err
 	}
-	if _, err := unpack.Tree(ctx, in, root, o); err != nil {
+	if _, err := unpack.Tree(ctx, in, root, o); errors.Is(err, ErrUnsafe) {
+		return diag.WithHint(err, "nothing of it was unpacked; ask who made it: an archive holds only what is below its own folder")
+	} else if err != nil {
 		return err
 	}
 	// One call for the whole tree; a sync for each file costs many times more.
