@@ -253,7 +253,9 @@ func (c *Command) Apply(ctx context.Context, env step.Env) error {
 	switch {
 	case errors.As(err, &exit) && res.Code == RebootCode:
 		return fmt.Errorf("%s exited with %d: %w", c.Run[0], res.Code, step.ErrReboot)
-	case errors.As(err, &exit) && res.Code < 0:
+	case errors.As(err, &exit) && res.Code >= 0:
+		err = diag.WithHint(err, "the last lines of its output are in the report: `amiagent analyze`")
+	case errors.As(err, &exit):
 		err = diag.WithHint(err, "see the kernel log: it may have crashed, or been killed for want of memory")
 	case errors.Is(err, host.ErrTimeout):
 		err = diag.WithHint(err, "if it needs longer, give it a longer timeout; background work belongs in a unit")
