@@ -18,6 +18,9 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/amiagent/amiagent/agent"
+	"github.com/amiagent/amiagent/internal/config"
+	"github.com/amiagent/amiagent/internal/diag"
+	"github.com/amiagent/amiagent/internal/host"
 	"github.com/amiagent/amiagent/internal/layers"
 	"github.com/amiagent/amiagent/internal/logging"
 	"github.com/amiagent/amiagent/internal/manifest"
@@ -58,7 +61,7 @@ func documents(names []string) ([]layers.Document, error) {
 		files := []string{name}
 		st, err := os.Stat(name)
 		if err != nil {
-			return nil, usage{fmt.Errorf("cannot read the manifest: %w", err)}
+			return nil, usage{fmt.Errorf("cannot read the manifest %s: %w", name, host.Cause(err))}
 		}
 		if st.IsDir() {
 			files = nil
@@ -71,13 +74,14 @@ func documents(names []string) ([]layers.Document, error) {
 		for _, f := range files {
 			b, err := readLimited(f, manifest.MaxBytes)
 			if err != nil {
-				return nil, usage{fmt.Errorf("cannot read the manifest: %w", err)}
+				return nil, usage{fmt.Errorf("cannot read the manifest %s: %w", f, host.Cause(err))}
 			}
 			docs = append(docs, layers.Document{Source: f, File: f, Data: b, Origin: f})
 		}
 	}
 	if len(names) > 0 && len(docs) == 0 {
-		return nil, usage{fmt.Errorf("%w: there is no .yaml or .yml file in %s", layers.ErrNone, strings.Join(names, ", "))}
+		return nil, usage{diag.WithHint(fmt.Errorf("%w: there is no .yaml or .yml file in %s", layers.ErrNone, strings.Join(names, ", ")),
+			"name a file; without a name, the layers of %s are used", config.Path)}
 	}
 	return docs, nil
 }
