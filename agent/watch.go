@@ -48,7 +48,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err := a.publish(first); err != nil {
 		return err
 	}
-	defer a.status.Close()
+	defer func() { _ = a.status.Close() }()
 	switch {
 	case why != "":
 		return fmt.Errorf("%w: %s", ErrDisabled, why)

@@ -66,7 +66,7 @@ func run(ctx context.Context, program string) (err error) {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(root)
+	defer func() { _ = os.RemoveAll(root) }()
 	d := &demo{agent: program, root: root, out: os.Stdout}
 
 	d.scene("A local EC2: metadata (IMDSv2), S3 and SSM, on loopback")
@@ -74,7 +74,7 @@ func run(ctx context.Context, program string) (err error) {
 	if err != nil {
 		return err
 	}
-	defer server.Close()
+	defer func() { _ = server.Close() }()
 	d.env = append([]string{"PATH=" + os.Getenv("PATH")}, server.Env()...)
 	app, err := d.service()
 	if err != nil {

@@ -270,7 +270,7 @@ func (a *app) run(ctx context.Context, m *machine) error {
 	if err != nil {
 		return err
 	}
-	defer notify.Close()
+	defer func() { _ = notify.Close() }()
 	sinks = append(sinks, notify)
 	if ag.Config().Console {
 		sinks = append(sinks, console.New(ag.Host(), a.stderr))

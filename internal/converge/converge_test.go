@@ -29,7 +29,6 @@ type world struct {
 	log   []string
 	busy  int
 	most  int // steps applying at once, at most
-	held  map[string]int
 	tries map[string]int
 }
 

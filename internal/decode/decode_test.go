@@ -47,23 +47,22 @@ type shared struct {
 }
 
 type doc struct {
-	shared  `yaml:",inline"`
-	Name    string            `yaml:"name"`
-	Mode    string            `yaml:"mode"`
-	On      bool              `yaml:"on"`
-	Maybe   *bool             `yaml:"maybe"`
-	Count   int               `yaml:"count"`
-	Small   uint8             `yaml:"small"`
-	Ratio   float64           `yaml:"ratio"`
-	Wait    time.Duration     `yaml:"wait"`
-	List    []string          `yaml:"list"`
-	Map     map[string]inner  `yaml:"map"`
-	Labels  map[string]string `yaml:"labels"`
-	Either  either            `yaml:"either"`
-	Even    even              `yaml:"even"`
-	Any     any               `yaml:"any"`
-	Text    string            `yaml:"text,literal"`
-	private string
+	shared `yaml:",inline"`
+	Name   string            `yaml:"name"`
+	Mode   string            `yaml:"mode"`
+	On     bool              `yaml:"on"`
+	Maybe  *bool             `yaml:"maybe"`
+	Count  int               `yaml:"count"`
+	Small  uint8             `yaml:"small"`
+	Ratio  float64           `yaml:"ratio"`
+	Wait   time.Duration     `yaml:"wait"`
+	List   []string          `yaml:"list"`
+	Map    map[string]inner  `yaml:"map"`
+	Labels map[string]string `yaml:"labels"`
+	Either either            `yaml:"either"`
+	Even   even              `yaml:"even"`
+	Any    any               `yaml:"any"`
+	Text   string            `yaml:"text,literal"`
 }
 
 func decodeDoc(t *testing.T, text string) (doc, string) {

@@ -134,7 +134,7 @@ func (s *Store) attempt(ctx context.Context, w want, a Address, count *counter) 
 	if err != nil {
 		return Item{}, err
 	}
-	defer os.RemoveAll(outside)
+	defer func() { _ = os.RemoveAll(outside) }()
 	had := int64(0)
 	g, err := obtain(ctx, s.opt.Sources, w, a, outside, scratchIn(outside, inside), s.opt.Limits, func(n int64) {
 		had += n

@@ -159,7 +159,7 @@ var boots atomic.Int64
 func Boot(ctx context.Context, tree string, opt Options) error {
 	machine := fmt.Sprintf("amiagent-%d-%d", os.Getpid(), boots.Add(1))
 	// systemd-nspawn leaves this behind where /run is no tmpfs.
-	defer os.Remove("/run/systemd/nspawn/propagate/" + machine)
+	defer func() { _ = os.Remove("/run/systemd/nspawn/propagate/" + machine) }()
 	args := []string{
 		"--directory=" + tree, "--boot", "--register=no", "--keep-unit", "--quiet", "--console=read-only",
 		"--machine=" + machine,

@@ -211,7 +211,7 @@ func TestIDsSortByTime(t *testing.T) {
 	if !slices.IsSorted(ids) {
 		t.Errorf("%q", ids)
 	}
-	if report.NewID(now) == report.NewID(now) {
+	if first := report.NewID(now); first == report.NewID(now) {
 		t.Error("two launches have one id")
 	}
 }

@@ -98,11 +98,11 @@ func (s suite) cutApply(x *subject, ctx context.Context, right map[string]string
 	select {
 	case err = <-done:
 	case <-time.After(prompt + 2*time.Second):
-		return errors.New("Apply does not return")
+		return errors.New("the step's Apply does not return")
 	}
 	m.quiet()
 	if left := m.leftovers(); len(left) > 0 {
-		return fmt.Errorf("Apply left unfinished files (its error: %v): %s", err, strings.Join(left, ", "))
+		return fmt.Errorf("the step's Apply left unfinished files (its error: %v): %s", err, strings.Join(left, ", "))
 	}
 	if err != nil {
 		if err := s.discreet(m, err.Error()); err != nil {
@@ -116,7 +116,7 @@ func (s suite) cutApply(x *subject, ctx context.Context, right map[string]string
 func (s suite) finishes(x *subject, m *Machine, right map[string]string) error {
 	drift, err := s.look(x, m)
 	if err != nil {
-		return fmt.Errorf("Check: %w", err)
+		return fmt.Errorf("the step's Check: %w", err)
 	}
 	if drift != "" {
 		if err := s.do(x, m); err != nil {

@@ -201,7 +201,7 @@ func (s suite) look(x *subject, m *Machine) (step.Drift, error) {
 	before := m.prints()
 	drift, err := x.check(s.t.Context(), m)
 	if wrote := Changes(before, m.prints()); wrote != "" {
-		return drift, fmt.Errorf("Check wrote:\n%s", wrote)
+		return drift, fmt.Errorf("the step's Check wrote:\n%s", wrote)
 	}
 	if err != nil {
 		return drift, err
@@ -221,10 +221,10 @@ func (s suite) discreet(m *Machine, text string) error {
 func (s suite) settled(x *subject, m *Machine) error {
 	drift, err := s.look(x, m)
 	if err != nil {
-		return fmt.Errorf("Check after Apply: %w", err)
+		return fmt.Errorf("the step's Check after Apply: %w", err)
 	}
 	if drift != "" && s.c.Deferred == "" {
-		return fmt.Errorf("Check after Apply finds: %s", drift)
+		return fmt.Errorf("the step's Check after Apply finds: %s", drift)
 	}
 	return nil
 }
@@ -237,9 +237,9 @@ func (s suite) do(x *subject, m *Machine) error {
 	case deferred && s.c.Deferred != "" && strings.Contains(reason, s.c.Deferred):
 		return nil
 	case err != nil:
-		return fmt.Errorf("Apply: %w", err)
+		return fmt.Errorf("the step's Apply: %w", err)
 	case s.c.Deferred != "":
-		return fmt.Errorf("Apply deferred nothing, want %q", s.c.Deferred)
+		return fmt.Errorf("the step's Apply deferred nothing, want %q", s.c.Deferred)
 	}
 	return s.discreet(m, "")
 }
@@ -276,7 +276,7 @@ func (s suite) converges() error {
 	}
 	once := m.Tree()
 	if want, got := trim(s.c.Want), Changes(before, once); want != "" && want != got {
-		return fmt.Errorf("Apply changed:\n%s\nwant:\n%s", got, want)
+		return fmt.Errorf("the step's Apply changed:\n%s\nwant:\n%s", got, want)
 	}
 	if err := s.do(x, m); err != nil {
 		return fmt.Errorf("second %w", err)
@@ -294,7 +294,7 @@ func (s suite) nothing() error {
 	}
 	drift, err := s.look(x, s.machine())
 	if err == nil && drift != "" {
-		return fmt.Errorf("Check finds: %s", drift)
+		return fmt.Errorf("the step's Check finds: %s", drift)
 	}
 	return err
 }
@@ -309,14 +309,14 @@ func (s suite) refused() error {
 	before := m.Tree()
 	drift, err := s.look(x, m)
 	if err == nil && drift == "" {
-		return errors.New("Check finds nothing to do")
+		return errors.New("the step's Check finds nothing to do")
 	}
 	if err == nil {
 		err = x.apply(s.t.Context(), m)
 	}
 	switch {
 	case err == nil:
-		return fmt.Errorf("Apply succeeded, want an error with %q", s.c.Error)
+		return fmt.Errorf("the step's Apply succeeded, want an error with %q", s.c.Error)
 	case !strings.Contains(err.Error(), s.c.Error):
 		return fmt.Errorf("the error is %q, want %q in it", err, s.c.Error)
 	case !strings.Contains(diag.Hint(err), s.c.Hint):

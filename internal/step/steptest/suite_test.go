@@ -135,8 +135,8 @@ func TestGoodKindPasses(t *testing.T) {
 
 func TestBadKindsAreCaught(t *testing.T) {
 	for how, want := range map[string]string{
-		"check writes":      "Check wrote:\n/notes/ 0755",
-		"check stamps":      "Check wrote:\n(stamps)",
+		"check writes":      "the step's Check wrote:\n/notes/ 0755",
+		"check stamps":      "the step's Check wrote:\n(stamps)",
 		"never content":     `first Check finds "is not good enough", want "is missing"`,
 		"appends":           "a second Apply changed:\n/notes/a 0644 \"hello therehello there\"",
 		"sees only absence": "edited: Check does not see it",
