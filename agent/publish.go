@@ -6,6 +6,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/amiagent/amiagent/internal/diag"
+	"github.com/amiagent/amiagent/internal/host"
 	"github.com/amiagent/amiagent/internal/report"
 	"github.com/amiagent/amiagent/internal/sink"
 )
@@ -68,6 +69,31 @@ func (a *Agent) failed(ctx context.Context, rep report.Report, err error) {
 	})
 	a.log.Error("the launch failed", zap.String("error", a.redact.Clean(err.Error())), zap.String("hint", a.redact.Clean(diag.Hint(err))))
 	a.send(ctx, sink.Failed, &rep)
+}
+
+// FailEarly tells of an agent that could not even be made, as by a faulty
+// agent.yaml: in the status, which the health responder reads, and to the sinks.
+func FailEarly(ctx context.Context, opt Options, err error) {
+	h, herr := host.New(opt.Root, opt.Host)
+	if herr != nil {
+		return // no machine to tell it on
+	}
+	if opt.Redact == nil {
+		opt.Redact = &report.Redactor{}
+	}
+	rec := report.NewRecorder(report.Report{Agent: opt.Version, Command: opt.Command}, opt.Redact)
+	_ = rec.Begin(report.Identify)(err)
+	rep := rec.End()
+	a := &Agent{opt: opt, host: h, log: opt.Log, redact: opt.Redact}
+	if perr := a.publish(report.Status{Agent: opt.Version, State: report.Launching, Phase: report.Identify}); perr != nil {
+		a.log.Error("cannot publish the status", zap.Error(perr))
+	} else {
+		defer func() { _ = a.status.Close() }()
+	}
+	a.failed(ctx, rep, err)
+	if serr := report.Save(h, ReportsDir, rep); serr != nil {
+		a.log.Error("cannot save the report", zap.Error(serr))
+	}
 }
 
 // stopping tells that the agent leaves. An instance that is ready stays so in

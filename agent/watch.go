@@ -77,6 +77,9 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err := a.markReady(ctx, rep); err != nil {
 		a.log.Warn("cannot remember READY: a restart of the agent will launch again", zap.Error(err))
 	}
+	if err := a.host.Remove(rebootsFile); err != nil {
+		a.log.Warn("cannot forget the reboots of this launch", zap.Error(err))
+	}
 	a.publishReady(rep)
 	a.send(ctx, sink.Ready, &rep)
 	l.end(&rep, nil)

@@ -258,8 +258,16 @@ func (a *app) run(ctx context.Context, m *machine) error {
 	})
 	defer func() { _ = log.Sync() }()
 	var sinks []sink.Sink
-	ag, err := a.agent("run", m, nil, func(o *agent.Options) { o.Log, o.Redact, o.Sinks = log, redact, nil })
+	var given agent.Options
+	ag, err := a.agent("run", m, nil, func(o *agent.Options) {
+		o.Log, o.Redact = log, redact
+		given = *o
+	})
 	if err != nil {
+		if h, herr := a.host(); herr == nil {
+			given.Sinks = []sink.Sink{console.New(h, a.stderr)}
+		}
+		agent.FailEarly(ctx, given, err)
 		return err
 	}
 	defer ag.Close()
