@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -26,6 +27,10 @@ type View struct {
 	mu    sync.Mutex
 	steps *mpb.Bar
 	bytes *mpb.Bar
+
+	// A lock of its own: the bars ask for it while they draw, and whoever holds
+	// mu may be waiting for a bar.
+	nowMu sync.Mutex
 	now   []string // steps under way, the oldest first
 }
 
@@ -81,8 +86,8 @@ func (v *View) Plan(total int) {
 }
 
 func (v *View) current() string {
-	v.mu.Lock()
-	defer v.mu.Unlock()
+	v.nowMu.Lock()
+	defer v.nowMu.Unlock()
 	return " " + strings.Join(v.now, " ")
 }
 
@@ -104,8 +109,8 @@ func (v *View) Fetch(_ string, done, total int64) {
 
 // Begin tells that a step's apply begins.
 func (v *View) Begin(step string) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
+	v.nowMu.Lock()
+	defer v.nowMu.Unlock()
 	v.now = append(v.now, step)
 }
 
@@ -114,14 +119,11 @@ func (v *View) Line(step, line string) { v.line("  %s: %s", step, line) }
 
 // End tells how a step ended. Steps that were as wanted are not told.
 func (v *View) End(s report.Step) {
+	v.nowMu.Lock()
+	v.now = slices.DeleteFunc(v.now, func(n string) bool { return n == s.ID })
+	v.nowMu.Unlock()
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	for i, n := range v.now {
-		if n == s.ID {
-			v.now = append(v.now[:i], v.now[i+1:]...)
-			break
-		}
-	}
 	if v.steps != nil {
 		v.steps.Increment()
 	}
