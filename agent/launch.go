@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -102,7 +103,9 @@ func (l *launch) phase(ctx context.Context, p report.Phase, do func(context.Cont
 	end := l.rec.Begin(p)
 	err := do(ctx)
 	if err != nil && ctx.Err() != nil && !errors.Is(err, context.Cause(ctx)) {
-		err = fmt.Errorf("%w (%v)", context.Cause(ctx), err)
+		cause := context.Cause(ctx)
+		during := strings.TrimPrefix(strings.TrimSuffix(err.Error(), ": "+cause.Error()), ErrFailed.Error()+": ")
+		err = fmt.Errorf("%w (%s)", cause, during)
 	}
 	_ = end(err)
 	took := time.Since(began)

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/amiagent/amiagent/internal/config"
 	"github.com/amiagent/amiagent/internal/diag"
@@ -74,6 +75,10 @@ func (l *launch) makePlan() error {
 	l.probes = decodeProbes(l.plan)
 	if err := list.Err(); err != nil {
 		return err
+	}
+	if len(m.Entries) == 0 { // a machine that nobody described must not pass for one that is ready
+		return diag.WithHint(fmt.Errorf("%w: the layers say nothing of this machine", layers.ErrNone),
+			"write at least one entry in one of them; `when` skips entries that are for other machines")
 	}
 	steps := make([]report.Step, len(l.plan.Nodes))
 	for i, n := range l.plan.Nodes {
