@@ -135,6 +135,8 @@ func (s *Scope) tag(key string, def ...string) (string, error) {
 	switch {
 	case s.facts.Tags.Hint != "":
 		err = diag.WithHint(err, "%s", s.facts.Tags.Hint)
+	case s.facts.Tags.State == facts.TagsNoIMDS:
+		err = diag.WithHint(err, "off EC2, give it with --fact %s%s=VALUE", facts.TagPrefix, key)
 	default:
 		hint := fmt.Sprintf("tag the instance, or give a default: {{ tag %q \"VALUE\" }}", key)
 		if near := decode.Nearest(key, s.facts.TagKeys()); near != "" {
