@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+	"time"
 
 	"github.com/amiagent/amiagent/internal/awsconf"
 	"github.com/amiagent/amiagent/internal/diag"
@@ -17,6 +18,9 @@ import (
 
 // keptFactsFile holds what this machine was when it last launched well.
 const keptFactsFile = StateDir + "/kept-facts.json"
+
+// keptPatience is how long metadata may take when kept facts could serve.
+const keptPatience = 10 * time.Second
 
 // identify finds out what this machine is. Where the metadata service is broken
 // on a machine that has launched before, what it was then serves.
@@ -34,10 +38,13 @@ func (l *launch) identify(ctx context.Context) error {
 			return awsconf.InstanceTags(ctx, cfg.Config, instance)
 		}
 	}
+	kept, kerr := l.keptFacts()
+	if kerr == nil && kept != nil {
+		opt.Deadline = keptPatience
+	}
 	f, err := identify.Identify(ctx, opt)
 	l.facts = f
 	if err != nil {
-		kept, kerr := l.keptFacts()
 		if kerr != nil || kept == nil || ctx.Err() != nil {
 			return err
 		}

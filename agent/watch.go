@@ -44,6 +44,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	} else if resumed = a.resume(); resumed != nil {
 		first.State, first.Phase = report.Ready, report.Watch
 		first.Instance, first.Boot = resumed.facts.Instance(), resumed.facts.Get(facts.BootID)
+		a.inherit(&first)
 	}
 	if err := a.publish(first); err != nil {
 		return err
@@ -145,6 +146,7 @@ func (a *Agent) resume() *launch {
 		return nil
 	}
 	l.facts = known
+	l.facts.Set(facts.BootID, mark.Boot, facts.Launch, "kernel") // kept facts are of no boot
 	l.docs, err = layers.Kept(a.host, known.Instance())
 	if err != nil || len(l.docs) == 0 || l.open() != nil || l.makePlan() != nil {
 		return nil
@@ -156,6 +158,8 @@ func (a *Agent) resume() *launch {
 func (a *Agent) watch(ctx context.Context, l *launch) error {
 	for {
 		probes := l.probes
+		standing := a.standing(probes)
+		a.turned(ctx, standing) // a reload may have turned them
 		env := a.probeEnv()
 		l = nil // the plan is not needed until the next convergence
 		a.rest()
@@ -163,7 +167,7 @@ func (a *Agent) watch(ctx context.Context, l *launch) error {
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			probe.Watch(watching, env, probes, nil, func(ps []report.Probe) { a.turned(ctx, ps) })
+			probe.Watch(watching, env, probes, standing, func(ps []report.Probe) { a.turned(ctx, ps) })
 		}()
 		next, why := a.wait(ctx)
 		stop()
@@ -207,7 +211,12 @@ func (a *Agent) turned(ctx context.Context, ps []report.Probe) {
 	if bad >= 0 {
 		is, reason = report.NotReady, "probe "+ps[bad].Name+": "+ps[bad].Error
 	}
-	a.update(func(s *report.Status) { s.Probes, s.State, s.Reason = slices.Clone(ps), is, reason })
+	a.update(func(s *report.Status) {
+		s.Probes, s.State = slices.Clone(ps), is
+		if is != report.Ready || was != is { // else it may tell of a reload that failed
+			s.Reason = reason
+		}
+	})
 	if was == is {
 		return
 	}
