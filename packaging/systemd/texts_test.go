@@ -57,7 +57,7 @@ func TestBootOrderIsTheOneThatIsCleanOnEveryCloudInit(t *testing.T) {
 		"Service.NotifyAccess": "main",
 		"Service.KillMode":     "mixed",
 		"Service.ExecStart":    "/usr/bin/amiagent run",
-		"Service.ExecReload":   "/bin/kill -HUP $MAINPID",
+		"Service.ExecReload":   "/usr/bin/amiagent reload",
 	} {
 		if got := strings.Join(s[key], " ; "); got != want {
 			t.Errorf("%s is %q, want %q", key, got, want)
