@@ -80,14 +80,16 @@ func (r *Reader) ssm(ctx context.Context, names []string, values map[string]stri
 	out, err := r.parameters(ctx, &ssm.GetParametersInput{Names: names, WithDecryption: aws.Bool(true)})
 	if err != nil {
 		for _, n := range names {
-			failed["ssm:"+n] = explain(err, "ssm:GetParameters", n)
+			failed["ssm:"+n] = explain(ctx, err, "ssm:GetParameters")
 		}
 		return
 	}
 	for _, p := range out.Parameters {
-		// A name with a selector ("name:3") comes back without it.
+		// A name with a selector ("name:3") comes back without it. It is another
+		// value than that of the name alone.
+		selector := aws.ToString(p.Selector)
 		for _, n := range names {
-			if n == aws.ToString(p.Name)+aws.ToString(p.Selector) || n == aws.ToString(p.ARN) || n == aws.ToString(p.Name) {
+			if n == aws.ToString(p.Name)+selector || n == aws.ToString(p.ARN)+selector {
 				values["ssm:"+n] = aws.ToString(p.Value)
 			}
 		}
@@ -151,7 +153,7 @@ func (r *Reader) secretsManager(ctx context.Context, ids []string) map[string]se
 		}
 		out, err := r.secret(ctx, &secretsmanager.GetSecretValueInput{SecretId: aws.String(id)})
 		if err != nil {
-			got[id] = secretValue{err: explain(err, "secretsmanager:GetSecretValue", id)}
+			got[id] = secretValue{err: explain(ctx, err, "secretsmanager:GetSecretValue")}
 			continue
 		}
 		got[id] = secretValue{text: text(smtypes.SecretValueEntry{SecretString: out.SecretString, SecretBinary: out.SecretBinary})}
@@ -166,13 +168,17 @@ func text(v smtypes.SecretValueEntry) string {
 	return string(v.SecretBinary)
 }
 
-// explain turns an API error into one sentence without the SDK's envelope.
-func explain(err error, action, name string) error {
+// explain turns an API error into one sentence without the SDK's envelope. The
+// caller knows which secret it is about.
+func explain(ctx context.Context, err error, action string) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	var api smithy.APIError
 	if !errors.As(err, &api) {
-		return fmt.Errorf("cannot read %s: %w", name, err)
+		return err
 	}
-	e := fmt.Errorf("cannot read %s: %s: %s", name, api.ErrorCode(), api.ErrorMessage())
+	e := fmt.Errorf("%s: %s", api.ErrorCode(), api.ErrorMessage())
 	if strings.Contains(api.ErrorCode(), "AccessDenied") {
 		return diag.WithHint(e, "allow %s on it for the instance's role, and kms:Decrypt on its key", action)
 	}
