@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"time"
 
 	"github.com/amiagent/amiagent/internal/converge"
@@ -108,9 +109,13 @@ func (l *launch) bindSecrets(ctx context.Context) error {
 	if len(refs) == 0 {
 		return nil
 	}
-	patience, cancel := context.WithTimeoutCause(ctx, secretsPatience, fmt.Errorf("no answer in %s", secretsPatience))
+	patience := secretsPatience
+	if l.canDoWithout() {
+		patience = l.cfg.Patience
+	}
+	limited, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("no answer in %s", patience))
 	defer cancel()
-	values, failed := l.readSecrets(patience, refs)
+	values, failed := l.readSecrets(limited, refs)
 	for _, v := range values {
 		l.redact.Add(v)
 	}
@@ -136,6 +141,14 @@ func (l *launch) bindSecrets(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// canDoWithout tells whether every step with a secret was converged before, so
+// that it can be left as it is.
+func (l *launch) canDoWithout() bool {
+	return !slices.ContainsFunc(l.plan.Nodes, func(n *plan.Node) bool {
+		return len(n.Secrets) > 0 && !l.stamps.Has(converge.Converged(n.ID), n.Key)
+	})
 }
 
 // secretsPatience bounds reading all secrets, retries included.

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
-	"time"
 
 	"github.com/amiagent/amiagent/internal/awsconf"
 	"github.com/amiagent/amiagent/internal/diag"
@@ -18,9 +17,6 @@ import (
 
 // keptFactsFile holds what this machine was when it last launched well.
 const keptFactsFile = StateDir + "/kept-facts.json"
-
-// keptPatience is how long metadata may take when kept facts could serve.
-const keptPatience = 10 * time.Second
 
 // identify finds out what this machine is. Where the metadata service is broken
 // on a machine that has launched before, what it was then serves.
@@ -40,7 +36,7 @@ func (l *launch) identify(ctx context.Context) error {
 	}
 	kept, kerr := l.keptFacts()
 	if kerr == nil && kept != nil {
-		opt.Deadline = keptPatience
+		opt.Deadline = l.cfg.Patience
 	}
 	f, err := identify.Identify(ctx, opt)
 	l.facts = f

@@ -48,6 +48,7 @@ func (l *launch) readLayers(ctx context.Context) error {
 			Parameter: l.parameter,
 			UserData:  l.userData,
 			Kept:      kept,
+			Patience:  l.cfg.Patience,
 		})
 		for _, n := range notes {
 			l.rec.Note(n)

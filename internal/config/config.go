@@ -58,6 +58,7 @@ type Config struct {
 	Version  int           `yaml:"amiagent"`
 	Layers   []Layer       `yaml:"layers"`
 	Deadline time.Duration `yaml:"deadline"` // of a launch, default 15m
+	Patience time.Duration `yaml:"patience"` // how long metadata, a layer or secrets may take at a boot that can do with what was kept, default 10s
 	Reboots  int           `yaml:"reboots"`  // how many reboots a launch may ask for, default 3
 	Health   Health        `yaml:"health"`
 	Console  bool          `yaml:"console"`        // a short account on the serial console, default true
@@ -72,6 +73,7 @@ func Default() Config {
 		Version:  Version,
 		Layers:   []Layer{{Source: ManifestDir, Optional: true}, {Source: UserData, Optional: true}},
 		Deadline: 15 * time.Minute,
+		Patience: 10 * time.Second,
 		Reboots:  3,
 		Health:   Health{Port: 8099},
 		Console:  true,
@@ -113,6 +115,9 @@ func Parse(file string, data []byte, list *diag.List) Config {
 	}
 	if c.Deadline < time.Second {
 		at.Field("deadline").Errorf("must be at least 1s, is %s", c.Deadline)
+	}
+	if c.Patience < 100*time.Millisecond {
+		at.Field("patience").Errorf("must be at least 100ms, is %s", c.Patience)
 	}
 	if c.Health.Port < 1 || c.Health.Port > 65535 {
 		at.Field("health").Field("port").Errorf("must be a port from 1 to 65535, is %d", c.Health.Port)

@@ -60,7 +60,7 @@ console: false
 }
 
 func TestEveryFaultAtOnce(t *testing.T) {
-	_, err := read(t, "layers: []\ndeadlnie: 5m\ndeadline: 10ms\nhealth: {port: 99999}\nparallel: 0\nreboots: -1\n")
+	_, err := read(t, "layers: []\ndeadlnie: 5m\ndeadline: 10ms\nhealth: {port: 99999}\nparallel: 0\nreboots: -1\npatience: 0s\n")
 	want := `/etc/amiagent/agent.yaml:1:1: no configuration version
     hint: begin the file with the line: amiagent: 1
 /etc/amiagent/agent.yaml:1:9: layers: names no layer, so there would be no manifest
@@ -68,7 +68,8 @@ func TestEveryFaultAtOnce(t *testing.T) {
 /etc/amiagent/agent.yaml:3:11: deadline: must be at least 1s, is 10ms
 /etc/amiagent/agent.yaml:4:16: health.port: must be a port from 1 to 65535, is 99999
 /etc/amiagent/agent.yaml:5:11: parallel: must be from 1 to 64, is 0
-/etc/amiagent/agent.yaml:6:10: reboots: must not be negative, is -1`
+/etc/amiagent/agent.yaml:6:10: reboots: must not be negative, is -1
+/etc/amiagent/agent.yaml:7:11: patience: must be at least 100ms, is 0s`
 	if err == nil || err.Error() != want {
 		t.Errorf("got:\n%v\nwant:\n%s", err, want)
 	}
