@@ -296,10 +296,13 @@ func (p *page) probes(rep Report) {
 	}
 	p.title("probes")
 	for _, b := range rep.Probes {
-		if b.OK {
+		switch {
+		case b.OK:
 			p.line("  %-12s ok, after %s", b.Name, Short(b.Took))
-		} else {
-			p.wrap(fmt.Sprintf("  %-12s ", Printable(b.Name)), cmp.Or(b.Error, "not tried"))
+		case b.Error == "" && b.Took == 0:
+			p.line("  %-12s not tried", b.Name)
+		default: // a status that everybody may read has no error
+			p.wrap(fmt.Sprintf("  %-12s ", Printable(b.Name)), cmp.Or(b.Error, "failed"))
 		}
 	}
 }
