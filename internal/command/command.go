@@ -17,6 +17,7 @@ import (
 	"github.com/amiagent/amiagent/internal/fetch"
 	"github.com/amiagent/amiagent/internal/host"
 	"github.com/amiagent/amiagent/internal/layers"
+	"github.com/amiagent/amiagent/internal/report"
 )
 
 // The exit codes, for scripts. They never change their meaning.
@@ -66,6 +67,7 @@ type app struct {
 	env     func(string) (string, bool)
 	stdout  io.Writer
 	stderr  io.Writer
+	redact  *report.Redactor // knows every secret that this command has read
 
 	root     string
 	noChroot bool
@@ -76,7 +78,7 @@ type app struct {
 // Run runs one command line and gives its exit code. args are without the
 // program's name; env are NAME=value pairs.
 func Run(ctx context.Context, version string, args, env []string, stdout, stderr io.Writer) int {
-	a := &app{version: version, env: lookup(env), stdout: stdout, stderr: stderr}
+	a := &app{version: version, env: lookup(env), stdout: stdout, stderr: stderr, redact: &report.Redactor{}}
 	root := a.command()
 	root.SetArgs(args)
 	root.SetOut(stdout)
@@ -84,14 +86,14 @@ func Run(ctx context.Context, version string, args, env []string, stdout, stderr
 	err := root.ExecuteContext(ctx)
 	var ex exit
 	if err != nil && !errors.As(err, &ex) && !errors.Is(err, agent.ErrDisabled) {
-		complain(stderr, err)
+		a.complain(err)
 	}
 	return code(err)
 }
 
 // Root is the command tree, for man pages and completions.
 func Root(version string) *cobra.Command {
-	return (&app{version: version, env: lookup(nil), stdout: io.Discard, stderr: io.Discard}).command()
+	return (&app{version: version, env: lookup(nil), stdout: io.Discard, stderr: io.Discard, redact: &report.Redactor{}}).command()
 }
 
 func lookup(env []string) func(string) (string, bool) {
@@ -107,17 +109,17 @@ func lookup(env []string) func(string) (string, bool) {
 	}
 }
 
-// complain prints an error and what to try.
-func complain(w io.Writer, err error) {
+// complain prints an error and what to try, without secrets: an error may quote
+// what a program said.
+func (a *app) complain(err error) {
 	var faults *diag.Error
+	text := "amiagent: " + err.Error()
 	if errors.As(err, &faults) {
-		fmt.Fprintln(w, faults.Error())
-		return
+		text = faults.Error()
+	} else if hint := diag.Hint(err); hint != "" {
+		text += "\n    hint: " + hint
 	}
-	fmt.Fprintln(w, "amiagent: "+err.Error())
-	if hint := diag.Hint(err); hint != "" {
-		fmt.Fprintln(w, "    hint: "+hint)
-	}
+	fmt.Fprintln(a.stderr, a.redact.Clean(text))
 }
 
 func (a *app) command() *cobra.Command {
@@ -129,11 +131,14 @@ func (a *app) command() *cobra.Command {
 		Version:       a.version,
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Args:          cobra.NoArgs,
-		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
+		// Reached with an argument only by a word that is no subcommand.
+		Args: func(c *cobra.Command, args []string) error {
+			return misused(c, cobra.NoArgs(c, args))
+		},
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.SetVersionTemplate("amiagent {{.Version}}\n")
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usage{err} })
+	root.SetFlagErrorFunc(misused)
 	f := root.PersistentFlags()
 	f.StringVar(&a.root, "root", "/", "the `folder` that is the machine's /")
 	f.BoolVar(&a.noChroot, "no-chroot", false, "with --root, run this system's programs and tell them the folder in AMIAGENT_ROOT; a plain user's only way")
@@ -154,14 +159,19 @@ func (a *app) command() *cobra.Command {
 		}
 		args := c.Args
 		c.Args = func(c *cobra.Command, as []string) error {
-			if err := args(c, as); err != nil {
-				return usage{err}
-			}
-			return nil
+			return misused(c, args(c, as))
 		}
 		root.AddCommand(c)
 	}
 	return root
+}
+
+// misused makes a mistake in the command line of an error of cobra's; nil stays nil.
+func misused(c *cobra.Command, err error) error {
+	if err == nil {
+		return nil
+	}
+	return usage{diag.WithHint(err, "`%s --help` tells how it is used", c.CommandPath())}
 }
 
 func (a *app) json() bool { return a.output == "json" }

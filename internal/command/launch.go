@@ -106,7 +106,7 @@ func (a *app) agent(command string, m *machine, names []string, more func(*agent
 	}
 	opt := agent.Options{
 		Root: a.root, Host: a.hostOptions(), Version: a.version, Command: command, Env: a.env,
-		Documents: docs, Facts: facts, FactsFile: m.factsFile, Redact: &report.Redactor{},
+		Documents: docs, Facts: facts, FactsFile: m.factsFile, Redact: a.redact,
 	}
 	if more != nil {
 		more(&opt)
@@ -126,12 +126,11 @@ func (a *app) applyCommand() *cobra.Command {
 	c.RunE = func(c *cobra.Command, names []string) error {
 		ctx, stop := signal.NotifyContext(c.Context(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
-		redact := &report.Redactor{}
-		view := terminal.New(a.stderr, redact.Clean)
+		view := terminal.New(a.stderr, a.redact.Clean)
 		ag, err := a.agent("apply", &m, names, func(o *agent.Options) {
-			o.Watcher, o.Redact = view, redact
+			o.Watcher = view
 			if a.verbose {
-				o.Log = logging.New(logging.Options{Out: a.stderr, Debug: true, Redact: redact.Clean})
+				o.Log = logging.New(logging.Options{Out: a.stderr, Debug: true, Redact: a.redact.Clean})
 			}
 		})
 		if err != nil {
@@ -215,15 +214,32 @@ func (a *app) validateCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := ag.Validate(docs); err != nil {
-				return err
+			err = ag.Validate(docs)
+			if a.json() {
+				return errors.Join(err, printJSON(a.stdout, verdict(err)))
 			}
-			if !a.json() {
+			if err == nil {
 				fmt.Fprintf(a.stdout, "%d %s valid\n", len(docs), plural(len(docs), "manifest is", "manifests are"))
 			}
-			return nil
+			return err
 		},
 	}
+}
+
+// validation is what validate prints as JSON. Fields are added, never renamed.
+type validation struct {
+	Format   int            `json:"format"` // 1
+	Valid    bool           `json:"valid"`
+	Problems []diag.Problem `json:"problems"`
+}
+
+func verdict(err error) validation {
+	v := validation{Format: 1, Valid: err == nil, Problems: []diag.Problem{}}
+	var faults *diag.Error
+	if errors.As(err, &faults) {
+		v.Problems = faults.Problems
+	}
+	return v
 }
 
 func plural(n int, one, many string) string {
@@ -251,16 +267,15 @@ func (a *app) runCommand() *cobra.Command {
 const patienceBeyond = time.Minute
 
 func (a *app) run(ctx context.Context, m *machine) error {
-	redact := &report.Redactor{}
 	log := logging.New(logging.Options{
 		Journal: logging.Connected(a.getenv("JOURNAL_STREAM"), os.Stderr),
-		Out:     a.stdout, Debug: a.verbose, Redact: redact.Clean,
+		Out:     a.stdout, Debug: a.verbose, Redact: a.redact.Clean,
 	})
 	defer func() { _ = log.Sync() }()
 	var sinks []sink.Sink
 	var given agent.Options
 	ag, err := a.agent("run", m, nil, func(o *agent.Options) {
-		o.Log, o.Redact = log, redact
+		o.Log = log
 		given = *o
 	})
 	if err != nil {

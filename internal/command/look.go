@@ -92,7 +92,7 @@ func (a *app) statusCommand() *cobra.Command {
 		if err != nil {
 			if errors.Is(err, report.ErrNoStatus) {
 				err = diag.WithHint(err, "the agent has not run since the boot: `systemctl status amiagent`")
-				complain(a.stderr, err)
+				a.complain(err)
 				return exit{ExitNotReady}
 			}
 			return err
@@ -288,7 +288,7 @@ func (a *app) healthCommand() *cobra.Command {
 			// A faulty agent.yaml must not silence the one who tells that the launch has failed.
 			cfg, err := config.Read(h)
 			if err != nil {
-				complain(a.stderr, err)
+				a.complain(err)
 				cfg = config.Default()
 			}
 			address = cfg.Health.Address + ":" + strconv.Itoa(cfg.Health.Port)
@@ -308,7 +308,7 @@ func (a *app) versionCommand() *cobra.Command {
 		Short: "Print the version",
 		RunE: func(*cobra.Command, []string) error {
 			if a.json() {
-				return printJSON(a.stdout, map[string]string{"version": a.version})
+				return printJSON(a.stdout, map[string]any{"format": 1, "version": a.version})
 			}
 			_, err := fmt.Fprintln(a.stdout, "amiagent "+a.version)
 			return err

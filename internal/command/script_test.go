@@ -52,6 +52,7 @@ func TestScripts(t *testing.T) {
 			"s3-put":     cmdPut,
 			"serve":      cmdServe,
 			"sha256":     cmdDigest,
+			"signal":     cmdSignal,
 			"took":       cmdTook,
 			"user-data":  cmdUserData,
 		},
@@ -69,6 +70,7 @@ func scratch(env *testscript.Env) error {
 	env.Setenv("TESTDATA", testdata)
 	for name, text := range map[string]string{
 		"etc/os-release":                 "ID=amzn\nVERSION_ID=2023\nID_LIKE=fedora\nPRETTY_NAME=\"Amazon Linux 2023\"\n",
+		"etc/group":                      "root:x:0:\namiagent-health:x:998:\n",
 		"etc/machine-id":                 "6d1e0f2a3b4c5d6e7f8091a2b3c4d5e6\n",
 		"proc/sys/kernel/random/boot_id": "0b5e7a52-43d1-4d2c-9a61-7f3f1e9a0001\n",
 		"proc/uptime":                    "3600.00 7200.00\n",

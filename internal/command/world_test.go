@@ -16,11 +16,13 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/amiagent/amiagent/internal/ec2sim"
+	"github.com/amiagent/amiagent/internal/report"
 )
 
 // world is what surrounds one story's machine.
@@ -262,6 +264,24 @@ func cmdArchive(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	ts.Check(t.Close())
 	ts.Check(os.WriteFile(ts.MkAbs(args[0]), b.Bytes(), 0o644))
+}
+
+// cmdSignal sends a signal to the daemon, whose process the status names. One
+// that has just been started may not have said so yet.
+func cmdSignal(ts *testscript.TestScript, neg bool, args []string) {
+	want(ts, neg, args, 1, "signal HUP | TERM | KILL")
+	signals := map[string]syscall.Signal{"HUP": syscall.SIGHUP, "TERM": syscall.SIGTERM, "KILL": syscall.SIGKILL}
+	for begin := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+		s, err := report.ParseStatus([]byte(ts.ReadFile("root/run/amiagent/status.json")))
+		ts.Check(err)
+		err = syscall.Kill(s.PID, signals[args[0]])
+		if err == nil {
+			return
+		}
+		if time.Since(begin) > 5*time.Second {
+			ts.Fatalf("cannot signal pid %d: %v", s.PID, err)
+		}
+	}
 }
 
 func cmdDigest(ts *testscript.TestScript, neg bool, args []string) {
