@@ -73,6 +73,9 @@ func busy(f *os.File) error {
 	if json.Unmarshal(b, &h) != nil {
 		return ErrBusy
 	}
-	return diag.WithHint(fmt.Errorf("%w: pid %d (amiagent %s), since %s", ErrBusy, h.PID, h.Command, h.Since.Format(time.RFC3339)),
-		"wait for it with `amiagent wait`, or see what it does with `amiagent status`")
+	hint := "try again when it has ended"
+	if h.Command == "run" { // the daemon tells what it does
+		hint = "wait for it with `amiagent wait`, or see what it does with `amiagent status`"
+	}
+	return diag.WithHint(fmt.Errorf("%w: pid %d (amiagent %s), since %s", ErrBusy, h.PID, h.Command, h.Since.Format(time.RFC3339)), "%s", hint)
 }

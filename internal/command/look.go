@@ -154,7 +154,7 @@ const poll = 100 * time.Millisecond
 func await(ctx context.Context, h *host.Host, timeout time.Duration) (report.Status, error) {
 	if timeout > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, timeout, fmt.Errorf("the launch has not ended within %s", timeout))
+		ctx, cancel = context.WithTimeoutCause(ctx, timeout, fmt.Errorf("%w: the launch has not ended within %s", agent.ErrDeadline, timeout))
 		defer cancel()
 	}
 	tick := time.NewTicker(poll)
