@@ -168,7 +168,7 @@ func cmdExits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-var fleeting = regexp.MustCompile(`\b(pid|in|after) \d[\d.]*(ms|s)?\b`)
+var fleeting = regexp.MustCompile(`\b(pid|in|after|since) \d[\d.]*(ms|s|-\S+Z)?\b`)
 
 // scrub takes out of a text what differs from run to run.
 func (w *world) scrub(text string) string {
