@@ -72,7 +72,10 @@ func readYAML(dir string, b Block) error {
 		config.Parse(what, []byte(b.Text), &list)
 		return list.Err()
 	case "ec2sim":
-		_, err := ec2sim.ReadConfig(what, []byte(b.Text))
+		if err := os.MkdirAll(filepath.Join(dir, "artifacts"), 0o700); err != nil { // a bucket's folder
+			return err
+		}
+		_, err := ec2sim.ReadConfig(filepath.Join(dir, what), []byte(b.Text))
 		return err
 	}
 	return fmt.Errorf("nobody reads %q", b.Info)
