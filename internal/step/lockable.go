@@ -1,0 +1,48 @@
+package step
+
+import "github.com/amiagent/amiagent/internal/fetch"
+
+// InputKind is what sort of thing an Input is.
+type InputKind string
+
+// The kinds of input.
+const (
+	Bytes   InputKind = "bytes"   // what an address brings
+	Package InputKind = "package" // a package of the distribution
+	Release InputKind = "release" // the release of the distribution's repositories
+)
+
+// Input is one thing that a step names and does not hold: it may be another
+// tomorrow, under the same name.
+type Input struct {
+	Kind InputKind
+	// Name is the address as it is compared and shown, without secrets; the
+	// package's name; "" for the release, of which there is one.
+	Name string
+	// Want is what the body itself says the input must be: a digest, a version
+	// or glob, a release. "" leaves it open.
+	Want string
+	// Request is how to have it, for Bytes.
+	Request fetch.Request
+}
+
+// Resolution is what an input was found to be.
+type Resolution struct {
+	// Digest is of bytes: sha256:HEX, sha512:HEX or git:COMMIT. Size is their
+	// number, 0 for a tree of git.
+	Digest string
+	Size   int64
+	// Version is a package's exact version, the name of a release, or the
+	// version id of bytes in S3 ("" when their bucket keeps none).
+	Version string
+}
+
+// Lockable is a step with inputs that a lock can hold still. Both methods are
+// called on a rendered body, before Validate.
+type Lockable interface {
+	// Inputs are the things that the body names. None is right for a body that holds all it needs.
+	Inputs() []Input
+	// Lock makes the step take exactly this for one of its Inputs. An error says that the body
+	// itself asks for something else, and names both sides.
+	Lock(in Input, to Resolution) error
+}
