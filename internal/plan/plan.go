@@ -22,6 +22,7 @@ import (
 	"github.com/amiagent/amiagent/internal/decode"
 	"github.com/amiagent/amiagent/internal/diag"
 	"github.com/amiagent/amiagent/internal/facts"
+	"github.com/amiagent/amiagent/internal/lock"
 	"github.com/amiagent/amiagent/internal/manifest"
 	"github.com/amiagent/amiagent/internal/render"
 	"github.com/amiagent/amiagent/internal/step"
@@ -50,7 +51,8 @@ type Node struct {
 	Secrets []string // references, sorted
 	Missing []string // references that could not be read; Body holds placeholders then
 
-	body []byte // hash of the rendered body
+	body   []byte // hash of the rendered body, and of what it is locked to
+	locked []step.Resolution
 }
 
 // StampKey is the key under which the step remembers success.
@@ -77,7 +79,8 @@ type Plan struct {
 	Probes  []Probe
 	Skipped []Skip
 
-	scope *render.Scope
+	scope   *render.Scope
+	refused diag.List
 }
 
 // Options are what a plan is made from, beside the manifest.
@@ -85,6 +88,7 @@ type Options struct {
 	Kinds []step.Kind
 	Facts *facts.Facts                // nil: validate as far as that goes without facts
 	Env   func(string) (string, bool) // for the template function env
+	Lock  lock.Resolver               // what inputs are locked to; nil: nothing is locked. See Plan.Refused
 }
 
 type builder struct {
@@ -107,6 +111,8 @@ func Build(m *manifest.Manifest, opt Options, list *diag.List) *Plan {
 	}
 	if opt.Facts != nil {
 		b.plan.scope = render.New(opt.Facts, opt.Env)
+	} else {
+		b.opt.Lock = nil // what still holds template text is in no lock
 	}
 	b.vars()
 	for _, e := range m.Entries {
@@ -167,7 +173,7 @@ func (b *builder) entry(e *manifest.Entry) {
 	}
 	k := b.kinds[e.Section]
 	n := &Node{ID: id, Kind: k, Entry: e, Body: k.New(), Reads: reads}
-	n.decode(b.render(e.Body, at, decode.Literals(n.Body), &n.Reads), at)
+	n.decode(b.render(e.Body, at, decode.Literals(n.Body), &n.Reads), at, func() { n.resolve(b.opt.Lock, &b.plan.refused) })
 	for _, r := range n.Reads {
 		if ref, ok := strings.CutPrefix(r.What, "secret "); ok && !slices.Contains(n.Secrets, ref) {
 			n.Secrets = append(n.Secrets, ref)
@@ -179,14 +185,19 @@ func (b *builder) entry(e *manifest.Entry) {
 	b.plan.Nodes = append(b.plan.Nodes, n)
 }
 
-func (n *Node) decode(body *yaml.Node, at diag.At) {
+// decode makes the body; hold then locks its inputs.
+func (n *Node) decode(body *yaml.Node, at diag.At, hold func()) {
 	decode.Into(body, n.Body, at)
 	if named, ok := n.Body.(step.Named); ok {
 		named.SetName(n.ID.Name)
 	}
+	hold()
 	n.Body.Validate(at)
 	h := sha256.New()
 	canonical(h, body)
+	for _, r := range n.locked {
+		field(h, fmt.Sprintf("locked %q %d %q", r.Digest, r.Size, r.Version))
+	}
 	n.body = h.Sum(nil)
 }
 
@@ -397,7 +408,7 @@ func (p *Plan) Bind(values map[string]string, salt []byte) error {
 			at := n.Entry.At(&list)
 			n.Body = n.Kind.New()
 			body, _ := p.scope.Node(n.Entry.Body, at, decode.Literals(n.Body)...)
-			n.decode(body, at)
+			n.decode(body, at, func() { n.hold(at) })
 			field(mac, string(n.body))
 		}
 		for _, w := range n.Watches {
