@@ -10,6 +10,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/amiagent/amiagent/internal/channel"
 	"github.com/amiagent/amiagent/internal/decode"
 	"github.com/amiagent/amiagent/internal/diag"
 	"github.com/amiagent/amiagent/internal/host"
@@ -65,6 +66,10 @@ type Config struct {
 	TagsAPI  bool          `yaml:"tags-api"`       // ask ec2:DescribeTags when tags are not in IMDS, default true
 	Loopback bool          `yaml:"allow-loopback"` // artifacts and layers may come from this machine's own addresses
 	Parallel int           `yaml:"parallel"`       // steps and fetches at once, default 8
+	// Channel is the address of the channel that says which lock to use, a template over facts; "" uses none.
+	Channel string `yaml:"channel"`
+	// OnCandidateFailure is stable or fail; "" leaves it to the channel.
+	OnCandidateFailure channel.OnFailure `yaml:"on-candidate-failure"`
 }
 
 // Default is the configuration of an agent without agent.yaml.
@@ -127,6 +132,9 @@ func Parse(file string, data []byte, list *diag.List) Config {
 	}
 	if c.Reboots < 0 {
 		at.Field("reboots").Errorf("must not be negative, is %d", c.Reboots)
+	}
+	if c.OnCandidateFailure != "" && c.Channel == "" {
+		at.Field("on-candidate-failure").Errorf("has no meaning without channel:")
 	}
 	if len(c.Layers) == 0 {
 		at.Field("layers").Errorf("names no layer, so there would be no manifest")

@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/amiagent/amiagent/internal/channel"
 	"github.com/amiagent/amiagent/internal/config"
 	"github.com/amiagent/amiagent/internal/diag"
 	"github.com/amiagent/amiagent/internal/host"
@@ -94,5 +95,20 @@ func TestTheShippedExampleParses(t *testing.T) {
 	config.Parse("agent.yaml", b, &list)
 	if err := list.Err(); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestAChannel(t *testing.T) {
+	got, err := read(t, "amiagent: 1\nchannel: s3://acme/{{ tag \"amiagent:channel\" \"stable\" }}.yaml\non-candidate-failure: stable\n")
+	if err != nil || got.Channel != `s3://acme/{{ tag "amiagent:channel" "stable" }}.yaml` || got.OnCandidateFailure != channel.FallBack {
+		t.Errorf("%+v, %v", got, err)
+	}
+	for text, want := range map[string]string{
+		"amiagent: 1\non-candidate-failure: stable\n":                  "/etc/amiagent/agent.yaml:2:23: on-candidate-failure: has no meaning without channel:",
+		"amiagent: 1\nchannel: /c.yaml\non-candidate-failure: never\n": `/etc/amiagent/agent.yaml:3:23: on-candidate-failure: must be stable or fail, is "never"`,
+	} {
+		if _, err := read(t, text); err == nil || err.Error() != want {
+			t.Errorf("%q:\n%v\nwant\n%s", text, err, want)
+		}
 	}
 }

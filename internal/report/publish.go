@@ -168,7 +168,7 @@ func (p *Publisher) Flush() error {
 
 // public is a status without what may quote a program or a document.
 func public(s Status) Status {
-	s.Reason, s.Hint, s.Notes = "", "", nil
+	s.Reason, s.Hint, s.Notes, s.Channel = "", "", nil, nil
 	for i := range s.Probes {
 		s.Probes[i].Error = ""
 	}

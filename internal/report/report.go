@@ -61,8 +61,9 @@ type Report struct {
 	Steps    []Step    `json:"steps"`
 	Probes   []Probe   `json:"probes,omitempty"`
 	Layers   []Layer   `json:"layers,omitempty"`
-	Cause    *Failure  `json:"cause,omitempty"` // the root cause, when it failed
-	Notes    []string  `json:"notes,omitempty"` // what a person should know
+	Channel  *Channel  `json:"channel,omitempty"` // where the lock is from, if from a channel
+	Cause    *Failure  `json:"cause,omitempty"`   // the root cause, when it failed
+	Notes    []string  `json:"notes,omitempty"`   // what a person should know
 	Fetched  int64     `json:"fetched_bytes"`
 }
 

@@ -53,6 +53,8 @@ type Status struct {
 	Uptime time.Duration `json:"uptime_ns,omitempty"`
 	Probes []Probe       `json:"probes,omitempty"`
 	Notes  []string      `json:"notes,omitempty"`
+	// Channel is where the lock in use is from, if from a channel.
+	Channel *Channel `json:"channel,omitempty"`
 }
 
 // Age is how long ago the agent wrote s. Where s has an Uptime of this boot it
