@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 )
 
@@ -21,6 +22,11 @@ func (s State) words() string {
 // Headline is the status in one line, with its details: "launching: converge, 3
 // of 12 steps, packages.nginx". It is for people on the machine and for systemctl status.
 func (s Status) Headline() string {
+	return Printable(strings.ReplaceAll(s.headline(), "\n", "; "))
+}
+
+// headline is the same with the line breaks that its reason has.
+func (s Status) headline() string {
 	line := s.State.words()
 	switch s.State {
 	case Launching:
@@ -46,7 +52,7 @@ func (s Status) Headline() string {
 			line += ": " + s.Reason
 		}
 	}
-	return Printable(line)
+	return line
 }
 
 // StatusText writes the status for people, as it is at now. width as for Text.
@@ -55,7 +61,7 @@ func StatusText(w io.Writer, s Status, now time.Time, width int) error {
 		width = 80
 	}
 	p := &page{width: max(40, width)}
-	p.wrap("", s.Headline())
+	p.wrap("", s.headline())
 	if s.Hint != "" {
 		p.wrap("  ", "hint: "+s.Hint)
 	}

@@ -201,16 +201,29 @@ notes
 	}
 }
 
+// Of several faults each has its line, where there is room for lines.
+func TestStatusKeepsTheLinesOfItsReason(t *testing.T) {
+	var b strings.Builder
+	s := report.Status{State: report.DidFail, Phase: report.Resolve, Reason: "a.yaml:1:1: x\na.yaml:2:1: y"}
+	if err := report.StatusText(&b, s, time.Now(), 80); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasPrefix(b.String(), "failed: resolve: a.yaml:1:1: x\na.yaml:2:1: y\n") {
+		t.Errorf("got\n%s", b.String())
+	}
+}
+
 func TestHeadlines(t *testing.T) {
 	for want, s := range map[string]report.Status{
 		"unknown":                        {},
 		"ready":                          {State: report.Ready, Phase: report.Watch, Step: "units.x"},
 		"not ready: probe http: refused": {State: report.NotReady, Reason: "probe http: refused"},
-		"failed: units.app.service: no such file": {State: report.DidFail, Step: "units.app.service", Reason: "no such file"},
-		"failed: resolve":                         {State: report.DidFail, Phase: report.Resolve},
-		"failed: launch":                          {State: report.DidFail},
-		"launching":                               {State: report.Launching},
-		"launching: fetch":                        {State: report.Launching, Phase: report.Fetch},
+		"failed: units.app.service: no such file":       {State: report.DidFail, Step: "units.app.service", Reason: "no such file"},
+		"failed: resolve":                               {State: report.DidFail, Phase: report.Resolve},
+		"failed: launch":                                {State: report.DidFail},
+		"failed: resolve: a.yaml:1:1: x; a.yaml:2:1: y": {State: report.DidFail, Phase: report.Resolve, Reason: "a.yaml:1:1: x\na.yaml:2:1: y"},
+		"launching":                                     {State: report.Launching},
+		"launching: fetch":                              {State: report.Launching, Phase: report.Fetch},
 	} {
 		if got := s.Headline(); got != want {
 			t.Errorf("got %q, want %q", got, want)
