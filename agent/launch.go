@@ -107,6 +107,10 @@ func (l *launch) phase(ctx context.Context, p report.Phase, do func(context.Cont
 		during := strings.TrimPrefix(strings.TrimSuffix(err.Error(), ": "+cause.Error()), ErrFailed.Error()+": ")
 		err = fmt.Errorf("%w (%s)", cause, during)
 	}
+	if errors.Is(err, ErrReboot) { // no failure: the launch goes on after it
+		_ = end(nil)
+		return err
+	}
 	_ = end(err)
 	took := time.Since(began)
 	if err != nil {

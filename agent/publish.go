@@ -63,8 +63,8 @@ func (a *Agent) failed(ctx context.Context, rep report.Report, err error) {
 	a.update(func(s *report.Status) {
 		s.State, s.Launch, s.Instance, s.Boot, s.Notes = report.DidFail, rep.ID, rep.Instance, rep.Boot, rep.Notes
 		s.Step, s.Reason, s.Hint = "", err.Error(), diag.Hint(err)
-		if rep.Cause != nil {
-			s.Step = rep.Cause.Step
+		if rep.Cause != nil && rep.Cause.Step != "" {
+			s.Step, s.Reason = rep.Cause.Step, rep.Cause.Error // err names the step again
 		}
 	})
 	a.log.Error("the launch failed", zap.String("error", a.redact.Clean(err.Error())), zap.String("hint", a.redact.Clean(diag.Hint(err))))

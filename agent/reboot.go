@@ -26,6 +26,9 @@ func (a *Agent) reboot(ctx context.Context, rep report.Report) error {
 		if sd, err = a.host.Systemd(ctx); err == nil {
 			err = sd.Reboot(ctx)
 		}
+		if ctx.Err() != nil { // the order to stop can be here before the answer
+			err = nil
+		}
 	}
 	if err != nil {
 		rep.Outcome = report.Failed
