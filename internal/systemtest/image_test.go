@@ -72,6 +72,7 @@ var app = sync.OnceValues(func() ([]byte, error) {
 
 const agentConfig = `
 amiagent: 1
+patience: 2s
 layers:
   - /etc/amiagent/manifest.d
   - s3://acme-manifests/{{ tag "Role" }}.yaml

@@ -237,14 +237,14 @@ func probeFails(t *testing.T, m *machine, lb *balancer) {
 }
 
 func restartAgent(t *testing.T, m *machine, lb *balancer) {
-	before, app, waiter := m.report().ID, m.unit("app.service", "MainPID"), m.unit("waiter.service", "ActiveEnterTimestampMonotonic")
+	before, app, waiter := m.latest(), m.unit("app.service", "MainPID"), m.unit("waiter.service", "ActiveEnterTimestampMonotonic")
 	m.run("systemctl", "restart", "amiagent.service")
 	m.run("systemctl", "kill", "--signal=KILL", "amiagent.service")
 	until(t, 15*time.Second, "systemd has restarted the agent", func() bool {
 		return m.unit("amiagent.service", "NRestarts") == "1" && m.unit("amiagent.service", "ActiveState") == "active"
 	})
 	lb.wantNoTurn("restart and kill of the agent")
-	if after := m.report().ID; after != before {
+	if after := m.latest(); after != before {
 		t.Errorf("the restarted agent launched again: report %s after %s", after, before)
 	}
 	m.wantUnit("app.service", "MainPID", app)
@@ -364,7 +364,7 @@ func thirdBoot(t *testing.T, m *machine) {
 	m.remove("/etc/motd")
 	m.cloud.s3Down()
 	m.cloud.metadataDown()
-	t.Cleanup(func() { m.cloud.metadataUp(); m.cloud.s3Up() })
+	defer func() { m.cloud.metadataUp(); m.cloud.s3Up() }()
 	s := m.launch()
 	if s.State != report.Ready {
 		t.Fatalf("%s", s.Headline())
@@ -411,7 +411,7 @@ func thirdBoot(t *testing.T, m *machine) {
 }
 
 func disabled(t *testing.T, m *machine) {
-	reports := m.report().ID
+	reports := m.latest()
 	m.write("/etc/amiagent/disabled", "")
 	m.boot()
 	until(t, 20*time.Second, "the boot is done", func() bool {
@@ -425,7 +425,7 @@ func disabled(t *testing.T, m *machine) {
 	if _, err := m.status(); !os.IsNotExist(err) {
 		t.Errorf("there is a status: %v", err)
 	}
-	if after := m.report().ID; after != reports {
+	if after := m.latest(); after != reports {
 		t.Errorf("there is a new report, %s", after)
 	}
 	if out, code := m.try("amiagent", "status", "-o", "json"); code != 4 || json.Valid([]byte(out)) && strings.Contains(out, "ready") {

@@ -102,24 +102,24 @@ type machine struct {
 	cloud   *cloud
 	tree    string
 	kernel  []string // words of the kernel's command line
-	console *console
+	console *screen
 	init    int // process 1 of the booted system, as seen from outside
 	off     chan error
 }
 
-// console collects what a boot prints on its console.
-type console struct {
+// screen collects what a boot prints on its console.
+type screen struct {
 	mu sync.Mutex
 	b  bytes.Buffer
 }
 
-func (c *console) Write(p []byte) (int, error) {
+func (c *screen) Write(p []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.b.Write(p)
 }
 
-func (c *console) String() string {
+func (c *screen) String() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.b.String()
@@ -211,7 +211,7 @@ func (m *machine) enable(unit, text string) {
 // boot starts the machine and returns as soon as it has a process 1.
 func (m *machine) boot() {
 	m.Helper()
-	m.console, m.off, m.init = &console{}, make(chan error, 1), 0
+	m.console, m.off, m.init = &screen{}, make(chan error, 1), 0
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(m.Context()), 3*time.Minute)
 	off := m.off
 	go func() {
@@ -251,14 +251,19 @@ func process1(tree string) int {
 func (m *machine) launch() report.Status {
 	m.Helper()
 	m.boot()
-	return m.ended()
+	s := m.ended()
+	until(m.T, 5*time.Second, "the report is there", func() bool { return m.latest() == s.Launch })
+	for _, p := range m.report().Phases {
+		m.Logf("%-9s %s", p.Phase, p.Took.Round(time.Millisecond))
+	}
+	return s
 }
 
 // ended waits until the launch under way has ended.
 func (m *machine) ended() report.Status {
 	m.Helper()
 	var s report.Status
-	until(m.T, 60*time.Second, "the launch ends", func() bool {
+	until(m.T, 100*time.Second, "the launch ends", func() bool {
 		var err error
 		s, err = m.status()
 		return err == nil && (s.State == report.Ready || s.State == report.DidFail)
@@ -356,14 +361,19 @@ func (m *machine) kill() {
 	m.off = nil
 }
 
+// latest is the newest report's id, "" before the first.
+func (m *machine) latest() string {
+	found, _ := filepath.Glob(m.path("/var/lib/amiagent/reports/*.json"))
+	if len(found) == 0 {
+		return ""
+	}
+	return strings.TrimSuffix(filepath.Base(found[len(found)-1]), ".json")
+}
+
 // report is the newest report.
 func (m *machine) report() report.Report {
 	m.Helper()
-	found, err := filepath.Glob(m.path("/var/lib/amiagent/reports/*.json"))
-	if err != nil || len(found) == 0 {
-		m.Fatalf("no report: %v", err)
-	}
-	b, err := os.ReadFile(found[len(found)-1])
+	b, err := os.ReadFile(m.path("/var/lib/amiagent/reports/" + m.latest() + ".json"))
 	var rep report.Report
 	if err == nil {
 		err = json.Unmarshal(b, &rep)
@@ -437,12 +447,8 @@ func (m *machine) journalctl(args ...string) (string, error) {
 // reload has the agent converge again and waits for the report.
 func (m *machine) reload() report.Report {
 	m.Helper()
-	before := m.report().ID
+	before := m.latest()
 	m.run("amiagent", "reload")
-	var rep report.Report
-	until(m.T, 30*time.Second, "the reload ends", func() bool {
-		rep = m.report()
-		return rep.ID != before
-	})
-	return rep
+	until(m.T, 30*time.Second, "the reload ends", func() bool { return m.latest() != before })
+	return m.report()
 }
