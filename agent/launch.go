@@ -32,6 +32,7 @@ type launch struct {
 
 	facts  *facts.Facts
 	docs   []layers.Document
+	choice *choice // of the lock, where there is a channel
 	plan   *plan.Plan
 	probes []probe.Probe
 	store  *fetch.Store
@@ -47,19 +48,14 @@ func (a *Agent) newLaunch(command string) *launch {
 // Apply converges once, in the foreground, and gives the report. The error is
 // nil only when every step and probe is as wanted; it is then also in the report.
 func (a *Agent) Apply(ctx context.Context) (report.Report, error) {
-	l := a.newLaunch(a.opt.Command)
-	err := l.whole(ctx)
+	l, err := a.attempt(ctx, a.opt.Command)
 	rep := l.report(err)
 	l.end(&rep, err)
 	return rep, err
 }
 
-// whole runs the phases up to READY, within the deadline.
+// whole runs the phases up to READY.
 func (l *launch) whole(ctx context.Context) error {
-	deadline := diag.WithHint(fmt.Errorf("%w: the launch took longer than %s", ErrDeadline, l.cfg.Deadline),
-		"see which step took the time; if it needs that long, raise deadline: in /etc/amiagent/agent.yaml")
-	ctx, cancel := context.WithTimeoutCause(ctx, l.cfg.Deadline, deadline)
-	defer cancel()
 	if err := l.open(); err != nil {
 		return l.phase(ctx, report.Identify, func(context.Context) error { return err })
 	}
@@ -86,6 +82,11 @@ func (l *launch) phases(ctx context.Context) error {
 		{report.Converge, l.converge},
 		{report.Prove, l.prove},
 	} {
+		if p.phase == report.Fetch {
+			bounded, cancel := l.trial(ctx)
+			defer cancel()
+			ctx = bounded
+		}
 		if err := l.phase(ctx, p.phase, p.do); err != nil {
 			return err
 		}
@@ -269,7 +270,10 @@ func (l *launch) keep(ctx context.Context) error {
 	if err := layers.Keep(ctx, l.host, l.facts.Instance(), l.docs); err != nil {
 		return err
 	}
-	return l.keepFacts(ctx)
+	if err := l.keepFacts(ctx); err != nil {
+		return err
+	}
+	return l.proveChoice(ctx)
 }
 
 // report closes the report. It is not kept yet: READY does not wait for that.

@@ -59,8 +59,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		return a.watch(ctx, resumed)
 	}
 	a.send(ctx, sink.Began, nil)
-	l := a.newLaunch("run")
-	err := l.whole(ctx)
+	l, err := a.attempt(ctx, "run")
 	rep := l.report(err)
 	switch {
 	case errors.Is(err, ErrReboot):
@@ -233,8 +232,7 @@ func (a *Agent) turned(ctx context.Context, ps []report.Probe) {
 // service: a machine whose reload fails stays as ready as its probes say.
 func (a *Agent) reconverge(ctx context.Context) *launch {
 	a.notify(ctx, sink.Event{Kind: sink.Began, Reload: true})
-	l := a.newLaunch("reload")
-	err := l.whole(ctx)
+	l, err := a.attempt(ctx, "reload")
 	rep := l.report(err)
 	l.end(&rep, err)
 	switch {
