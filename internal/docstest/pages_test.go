@@ -157,6 +157,9 @@ func TestCommandsShownExist(t *testing.T) {
 			t.Errorf("taken for good: %s", bad)
 		}
 	}
+	if known([]string{"analyse"}, false) == nil {
+		t.Error("a misspelt command in the text is taken for good")
+	}
 }
 
 func known(args []string, whole bool) error {
@@ -168,10 +171,10 @@ func known(args []string, whole bool) error {
 		return err
 	}
 	switch {
-	case !whole:
-		return nil
 	case c.HasSubCommands() && c.Flags().NArg() > 0:
 		return fmt.Errorf("there is no such command")
+	case !whole:
+		return nil
 	}
 	return c.ValidateArgs(c.Flags().Args())
 }
