@@ -27,10 +27,6 @@ type File struct {
 	Check func(ctx context.Context, path string) error
 }
 
-// Tmp is the prefix of the names of unfinished files and folders. Whoever finds one
-// after a crash may remove it.
-const Tmp = ".amiagent-tmp-"
-
 // WriteFile makes the file whole or not at all: written beside its target,
 // owner and mode set before the content, synced, checked, renamed, the folder
 // synced. The folder must exist. A link at Path is replaced, not followed.
@@ -44,10 +40,11 @@ func (h *Host) WriteFile(ctx context.Context, f File) (err error) {
 	if st, err := os.Lstat(target); err == nil && st.IsDir() {
 		return fmt.Errorf("cannot write %s: it is a folder", f.Path)
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(target), Tmp+"*")
+	tmp, release, err := createTemp(filepath.Dir(target))
 	if err != nil {
 		return err
 	}
+	defer release()
 	defer func() {
 		if err != nil {
 			_ = os.Remove(tmp.Name())
@@ -139,8 +136,8 @@ func (h *Host) Symlink(target, name string) (err error) {
 	if err != nil {
 		return err
 	}
-	tmp, err := tempName(filepath.Dir(entry))
-	if err != nil {
+	tmp := tempLink(entry)
+	if err := os.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	if err := os.Symlink(target, tmp); err != nil {
@@ -151,17 +148,6 @@ func (h *Host) Symlink(target, name string) (err error) {
 		return err
 	}
 	return SyncDir(filepath.Dir(entry))
-}
-
-// tempName is an unused name in dir. It is claimed and released, so a race is
-// possible but ends in an error, never in overwriting.
-func tempName(dir string) (string, error) {
-	f, err := os.CreateTemp(dir, Tmp+"*")
-	if err != nil {
-		return "", err
-	}
-	f.Close()
-	return f.Name(), os.Remove(f.Name())
 }
 
 // MkdirAll makes a folder and its parents with mode 0755 where they are

@@ -48,10 +48,11 @@ func (h *Host) Replace(name string, data []byte, perm fs.FileMode, gid int) (err
 	if err != nil {
 		return err
 	}
-	tmp, err := os.CreateTemp(filepath.Dir(target), Tmp+"*")
+	tmp, release, err := createTemp(filepath.Dir(target))
 	if err != nil {
 		return err
 	}
+	defer release()
 	defer func() {
 		if err != nil {
 			_ = os.Remove(tmp.Name())
