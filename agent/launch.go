@@ -279,6 +279,9 @@ func (l *launch) keep(ctx context.Context) error {
 // report closes the report. It is not kept yet: READY does not wait for that.
 func (l *launch) report(err error) report.Report {
 	rep := l.rec.End()
+	if l.store != nil {
+		_ = l.store.Close() // what it cannot remove the next run sweeps
+	}
 	if err != nil && rep.Cause == nil && !errors.Is(err, ErrReboot) {
 		rep.Outcome = report.Failed
 		rep.Cause = &report.Failure{Error: l.redact.Clean(err.Error()), Hint: l.redact.Clean(diag.Hint(err))}
