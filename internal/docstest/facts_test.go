@@ -64,7 +64,7 @@ func TestEveryWordIsDocumented(t *testing.T) {
 		{"internal/facts", "TagState", "docs/howto.md"},
 		{"internal/manifest", "OnFailure", "docs/manifest.md"},
 	} {
-		s, err := parse(filepath.Join(root, c.pkg))
+		s, err := parse(root, c.pkg)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -82,7 +82,7 @@ func TestEveryWordIsDocumented(t *testing.T) {
 }
 
 func TestEveryExitCodeIsDocumented(t *testing.T) {
-	s, err := parse(filepath.Join(root, "internal/command"))
+	s, err := parse(root, "internal/command")
 	if err != nil {
 		t.Fatal(err)
 	}

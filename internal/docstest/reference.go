@@ -43,7 +43,7 @@ func Reference(root string) (string, error) {
 
 type reference struct{ root string }
 
-func (r reference) parse(pkg string) (*source, error) { return parse(r.root + "/" + pkg) }
+func (r reference) parse(pkg string) (*source, error) { return parse(r.root, pkg) }
 
 // kinds is a section for each kind: what it is, an example, its fields.
 func (r reference) kinds() (string, error) {

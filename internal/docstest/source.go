@@ -6,6 +6,7 @@ import (
 	"go/parser"
 	"go/token"
 	"os"
+	"path"
 	"path/filepath"
 	"reflect"
 	"regexp"
@@ -16,6 +17,8 @@ import (
 
 // source is the Go source of one package, for what only comments say.
 type source struct {
+	root    string            // of the module
+	imports map[string]string // by the name that the code uses
 	structs map[string]*ast.StructType
 	named   map[string]ast.Expr // all types, by what they are made of
 	docs    map[string]string   // of types
@@ -34,9 +37,9 @@ type field struct {
 	inner             string
 }
 
-func parse(dir string) (*source, error) {
-	s := &source{structs: map[string]*ast.StructType{}, named: map[string]ast.Expr{}, docs: map[string]string{}, decodes: map[string]bool{}}
-	files, err := filepath.Glob(filepath.Join(dir, "*.go"))
+func parse(root, pkg string) (*source, error) {
+	s := &source{root: root, imports: map[string]string{}, structs: map[string]*ast.StructType{}, named: map[string]ast.Expr{}, docs: map[string]string{}, decodes: map[string]bool{}}
+	files, err := filepath.Glob(filepath.Join(root, pkg, "*.go"))
 	if err != nil {
 		return nil, err
 	}
@@ -55,12 +58,20 @@ func parse(dir string) (*source, error) {
 		s.file(f)
 	}
 	if len(s.named) == 0 {
-		return nil, fmt.Errorf("cannot read %s: it defines no type", dir)
+		return nil, fmt.Errorf("cannot read %s: it defines no type", pkg)
 	}
 	return s, nil
 }
 
 func (s *source) file(f *ast.File) {
+	for _, i := range f.Imports {
+		p, _ := strconv.Unquote(i.Path.Value)
+		name := path.Base(p)
+		if i.Name != nil {
+			name = i.Name.Name
+		}
+		s.imports[name] = p
+	}
 	for _, d := range f.Decls {
 		switch d := d.(type) {
 		case *ast.FuncDecl:
@@ -213,10 +224,19 @@ func (s *source) kind(e ast.Expr) (kind, inner string, err error) {
 	case *ast.SelectorExpr:
 		full := fmt.Sprintf("%s.%s", e.X, e.Sel)
 		words := map[string]string{"time.Duration": "duration", "step.ID": "step", "facts.Condition": "condition"}
-		if words[full] == "" {
+		if words[full] != "" {
+			return words[full], "", nil
+		}
+		pkg, ours := strings.CutPrefix(s.imports[fmt.Sprint(e.X)], module)
+		if !ours {
 			return "", "", fmt.Errorf("no word for the type %s", full)
 		}
-		return words[full], "", nil
+		other, err := parse(s.root, pkg)
+		if err != nil {
+			return "", "", err
+		}
+		kind, _, err := other.ident(e.Sel.Name) // what is behind it is that package's to tell
+		return kind, "", err
 	case *ast.Ident:
 		return s.ident(e.Name)
 	}
