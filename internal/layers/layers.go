@@ -32,6 +32,10 @@ type Document struct {
 	Data   []byte
 	Origin string // with version id or commit, without credentials
 	Kept   bool   // the last good copy: the source is out of reach
+	// Varies tells that what it is depends on facts of the launch: its address does, or it is user data.
+	Varies bool `json:",omitempty"`
+	// Signature is what lay beside a remote document, where signatures are asked for.
+	Signature []byte `json:",omitempty"`
 }
 
 // Digest is sha256:HEX of the bytes.
@@ -65,6 +69,13 @@ type Options struct {
 	UserData func(ctx context.Context) ([]byte, error)
 	// Kept are the last good documents of this instance.
 	Kept []Document
+	// Varies tells whether an address, before Fill, depends on facts of the launch. nil: none does.
+	Varies func(address string) bool
+	// Signed holds the bytes of a remote document against its signature, which
+	// lies beside it; nil when there is none. nil: signatures are not asked for.
+	Signed func(name string, data, signature []byte) error
+	// What is being read, for messages; "": a layer.
+	What string
 	// Patience is how long a source may take when a kept copy could serve; 0: 10 s.
 	Patience time.Duration
 }
@@ -73,6 +84,9 @@ type Options struct {
 func Resolve(ctx context.Context, refs []config.Layer, opt Options) (docs []Document, notes []string, err error) {
 	if opt.Patience == 0 {
 		opt.Patience = 10 * time.Second
+	}
+	if opt.What == "" {
+		opt.What = "layer"
 	}
 	r := &reader{opt: opt}
 	for _, ref := range refs {
@@ -101,7 +115,7 @@ type reader struct {
 func (r *reader) layer(ctx context.Context, ref config.Layer) ([]Document, error) {
 	address, err := r.opt.Fill(ref.Source)
 	if err != nil {
-		return nil, diag.WithHint(fmt.Errorf("cannot resolve the layer %s: %w", ref.Source, err), "%s", diag.Hint(err))
+		return nil, diag.WithHint(fmt.Errorf("cannot resolve the %s %s: %w", r.opt.What, ref.Source, err), "%s", diag.Hint(err))
 	}
 	switch {
 	case address == config.UserData:
@@ -127,7 +141,7 @@ func (r *reader) local(name string, ref config.Layer) ([]Document, error) {
 		err = pe.Err
 	}
 	if err != nil {
-		return nil, diag.WithHint(fmt.Errorf("cannot read the layer %s: %w", name, err),
+		return nil, diag.WithHint(fmt.Errorf("cannot read the %s %s: %w", r.opt.What, name, err),
 			"create it, or say optional: true of it in %s", config.Path)
 	}
 	files := []string{name}
@@ -150,12 +164,12 @@ func (r *reader) local(name string, ref config.Layer) ([]Document, error) {
 	for _, f := range files {
 		b, err := r.opt.Host.ReadLimited(f, manifest.MaxBytes)
 		if err != nil {
-			return nil, fmt.Errorf("cannot read the layer %s: %w", f, err)
+			return nil, fmt.Errorf("cannot read the %s %s: %w", r.opt.What, f, err)
 		}
-		docs = append(docs, Document{Source: f, File: f, Data: b, Origin: f})
+		docs = append(docs, Document{Source: f, File: f, Data: b, Origin: f, Varies: r.varies(ref)})
 	}
 	if ref.Digest != "" {
-		return docs, verify(docs[0], ref.Digest)
+		return docs, r.verify(docs[0], ref.Digest)
 	}
 	return docs, nil
 }
@@ -169,7 +183,7 @@ func (r *reader) remote(ctx context.Context, address string, ref config.Layer) (
 		limited, cancel = context.WithTimeoutCause(ctx, r.opt.Patience, fmt.Errorf("no answer in %s", r.opt.Patience))
 		defer cancel()
 	}
-	doc := Document{Source: shown, File: shown}
+	doc := Document{Source: shown, File: shown, Varies: r.varies(ref)}
 	var err error
 	if name, ok := strings.CutPrefix(address, "ssm:"); ok {
 		var text string
@@ -179,39 +193,47 @@ func (r *reader) remote(ctx context.Context, address string, ref config.Layer) (
 		doc.Data, doc.Origin, err = r.opt.Remote(limited, address, manifest.MaxBytes)
 	}
 	if err == nil {
-		err = verify(doc, ref.Digest)
-		if err == nil {
-			return &doc, nil
-		}
+		err = r.verify(doc, ref.Digest)
 	}
 	if errors.Is(err, ErrDigest) {
 		return nil, err
 	}
+	if err == nil && r.opt.Signed != nil {
+		doc.Signature, err = r.signature(limited, address)
+		if err == nil {
+			if err := r.opt.Signed(shown, doc.Data, doc.Signature); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if err == nil {
+		return &doc, nil
+	}
 	if kept >= 0 && ctx.Err() == nil {
 		doc = r.opt.Kept[kept]
-		if verify(doc, ref.Digest) == nil {
+		if r.verify(doc, ref.Digest) == nil && (r.opt.Signed == nil || r.opt.Signed(shown, doc.Data, doc.Signature) == nil) {
 			doc.Kept = true
-			r.notes = append(r.notes, fmt.Sprintf("the layer %s is out of reach, its last good copy serves: %v", shown, err))
+			r.notes = append(r.notes, fmt.Sprintf("the %s %s is out of reach, its last good copy serves: %v", r.opt.What, shown, err))
 			return &doc, nil
 		}
 	}
 	if ref.Optional && errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	return nil, diag.WithHint(fmt.Errorf("cannot read the layer %s: %w", shown, err), "%s", diag.Hint(err))
+	return nil, diag.WithHint(fmt.Errorf("cannot read the %s %s: %w", r.opt.What, shown, err), "%s", diag.Hint(err))
 }
 
-func verify(d Document, want string) error {
+func (r *reader) verify(d Document, want string) error {
 	if want == "" {
 		return nil
 	}
 	algorithm, _, _ := strings.Cut(want, ":")
 	if algorithm != "sha256" && algorithm != "sha512" {
-		return diag.WithHint(fmt.Errorf("%w: the layer %s: %q is no digest", ErrDigest, d.Source, want), "write sha256:HEX or sha512:HEX")
+		return diag.WithHint(fmt.Errorf("%w: the %s %s: %q is no digest", ErrDigest, r.opt.What, d.Source, want), "write sha256:HEX or sha512:HEX")
 	}
 	if got := digest(algorithm, d.Data); got != strings.ToLower(want) {
-		return diag.WithHint(fmt.Errorf("%w: the layer %s is %s, wanted %s", ErrDigest, d.Source, got, want),
-			"the layer has changed since its digest was written down; look at the change, then update the digest")
+		return diag.WithHint(fmt.Errorf("%w: the %s %s is %s, wanted %s", ErrDigest, r.opt.What, d.Source, got, want),
+			"the %s has changed since its digest was written down; look at the change, then update the digest", r.opt.What)
 	}
 	return nil
 }

@@ -39,11 +39,11 @@ func (r *reader) userData(ctx context.Context, ref config.Layer) ([]Document, er
 	}
 	var docs []Document
 	for i, data := range manifests {
-		doc := Document{Source: config.UserData, File: config.UserData, Data: data, Origin: config.UserData}
+		doc := Document{Source: config.UserData, File: config.UserData, Data: data, Origin: config.UserData, Varies: true}
 		if len(manifests) > 1 {
 			doc.File = fmt.Sprintf("%s part %d", config.UserData, i+1)
 		}
-		if err := verify(doc, ref.Digest); err != nil {
+		if err := r.verify(doc, ref.Digest); err != nil {
 			return nil, err
 		}
 		refs, err := pointer(doc)
@@ -51,6 +51,9 @@ func (r *reader) userData(ctx context.Context, ref config.Layer) ([]Document, er
 			return nil, err
 		}
 		if refs == nil {
+			if err := r.signedUserData(doc); err != nil {
+				return nil, err
+			}
 			docs = append(docs, doc)
 			continue
 		}
@@ -58,6 +61,9 @@ func (r *reader) userData(ctx context.Context, ref config.Layer) ([]Document, er
 			more, err := r.layer(ctx, ref)
 			if err != nil {
 				return nil, err
+			}
+			for i := range more {
+				more[i].Varies = true
 			}
 			docs = append(docs, more...)
 		}
