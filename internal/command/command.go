@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/amiagent/amiagent/agent"
+	"github.com/amiagent/amiagent/internal/channel"
 	"github.com/amiagent/amiagent/internal/diag"
 	"github.com/amiagent/amiagent/internal/fetch"
 	"github.com/amiagent/amiagent/internal/host"
@@ -55,7 +56,7 @@ func code(err error) int {
 		return ExitUsage
 	case errors.Is(err, agent.ErrDeadline):
 		return ExitDeadline
-	case errors.Is(err, fetch.ErrDigest), errors.Is(err, fetch.ErrSize), errors.Is(err, layers.ErrDigest):
+	case errors.Is(err, fetch.ErrDigest), errors.Is(err, fetch.ErrSize), errors.Is(err, layers.ErrDigest), errors.Is(err, channel.ErrRefused):
 		return ExitRefused
 	}
 	return ExitFailed
@@ -150,10 +151,17 @@ func (a *app) command() *cobra.Command {
 		}
 		return nil
 	}
-	for _, c := range []*cobra.Command{
+	add(root,
 		a.runCommand(), a.applyCommand(), a.planCommand(), a.validateCommand(), a.factsCommand(),
 		a.statusCommand(), a.analyzeCommand(), a.waitCommand(), a.reloadCommand(), a.drainCommand(), a.healthCommand(), a.versionCommand(),
-	} {
+		a.channelCommand(),
+	)
+	return root
+}
+
+// add adds commands; a wrong number of arguments is a mistake in the command line.
+func add(parent *cobra.Command, commands ...*cobra.Command) {
+	for _, c := range commands {
 		if c.Args == nil {
 			c.Args = cobra.NoArgs
 		}
@@ -161,9 +169,8 @@ func (a *app) command() *cobra.Command {
 		c.Args = func(c *cobra.Command, as []string) error {
 			return misused(c, args(c, as))
 		}
-		root.AddCommand(c)
+		parent.AddCommand(c)
 	}
-	return root
 }
 
 // misused makes a mistake in the command line of an error of cobra's; nil stays nil.
