@@ -84,7 +84,7 @@ func run(ctx context.Context, program string) (err error) {
 	if err := d.image(); err != nil {
 		return err
 	}
-	d.say("instance i-0123456789abcdef0 with the tags Role=web Color=blue, and a scratch machine in %s", root)
+	d.say("instance %s with the tags Role=web Color=blue, and a scratch machine in %s", d.sim.Config().InstanceID, root)
 
 	d.scene("Boot: the health responder, then the agent")
 	if d.health, err = freeAddress(); err != nil {
