@@ -24,9 +24,10 @@ import (
 // and files into the store, secrets into memory, packages into their manager's
 // cache. When anything is missing, nothing is touched, unless all that needs it may fail.
 func (l *launch) fetch(ctx context.Context) error {
+	wanted := l.wants() // before the secrets are filled in, which makes the bodies anew
 	errs := make(chan error, 1)
 	go func() { errs <- l.bindSecrets(ctx) }()
-	files := l.fetchFiles(ctx)
+	files := l.fetchFiles(ctx, wanted)
 	err := <-errs
 	for id, err := range files {
 		l.failed[id] = err
@@ -60,18 +61,25 @@ func (l *launch) missing() error {
 	return first
 }
 
-// fetchFiles fetches what steps want from the store, and gives the failures by step.
-func (l *launch) fetchFiles(ctx context.Context) map[step.ID]error {
-	var reqs []fetch.Request
+// wants are the requests of each step, under its name.
+func (l *launch) wants() map[*plan.Node][]fetch.Request {
 	wants := map[*plan.Node][]fetch.Request{}
 	for _, n := range l.plan.Nodes {
 		if f, ok := n.Body.(step.Fetcher); ok {
 			for _, r := range f.Fetches() {
 				r.Name = n.ID.String()
-				reqs = append(reqs, r)
 				wants[n] = append(wants[n], r)
 			}
 		}
+	}
+	return wants
+}
+
+// fetchFiles fetches into the store, and gives the failures by step.
+func (l *launch) fetchFiles(ctx context.Context, wants map[*plan.Node][]fetch.Request) map[step.ID]error {
+	var reqs []fetch.Request
+	for _, n := range l.plan.Nodes {
+		reqs = append(reqs, wants[n]...)
 	}
 	failed := map[step.ID]error{}
 	if len(reqs) == 0 {
