@@ -71,6 +71,8 @@ type Options struct {
 	Config *config.Config
 	// Documents are used instead of the configured layers.
 	Documents []layers.Document
+	// Lock is used instead of the configured lock.
+	Lock *layers.Document
 	// Facts are added to what identify finds, and win over it.
 	Facts map[string]string
 	// FactsFile names captured facts, outside the root, that stand in for identify.

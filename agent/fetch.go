@@ -104,7 +104,7 @@ func (l *launch) fetchFiles(ctx context.Context, wants map[*plan.Node][]fetch.Re
 			case !errors.As(err, &each):
 				failed[n.ID] = err // the launch was cancelled
 			case each.Of(r.Name) != nil:
-				failed[n.ID] = each.Of(r.Name)
+				failed[n.ID] = l.unlocked(n, each.Of(r.Name))
 			}
 		}
 	}

@@ -31,6 +31,8 @@ type launch struct {
 	dry     bool             // change nothing, the agent's own state included
 
 	facts  *facts.Facts
+	kept   []layers.Document // of the last good launch, the lock included
+	lock   *held             // nil: nothing is locked
 	docs   []layers.Document
 	choice *choice // of the lock, where there is a channel
 	plan   *plan.Plan
@@ -267,7 +269,7 @@ func (a *Agent) probeEnv() probe.Env {
 
 // keep remembers what this launch converged on, for a boot without the world outside.
 func (l *launch) keep(ctx context.Context) error {
-	if err := layers.Keep(ctx, l.host, l.facts.Instance(), l.docs); err != nil {
+	if err := layers.Keep(ctx, l.host, l.facts.Instance(), l.toKeep()); err != nil {
 		return err
 	}
 	if err := l.keepFacts(ctx); err != nil {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/amiagent/amiagent/internal/config"
 	"github.com/amiagent/amiagent/internal/diag"
 	"github.com/amiagent/amiagent/internal/facts"
 	"github.com/amiagent/amiagent/internal/imds"
@@ -13,7 +12,6 @@ import (
 	"github.com/amiagent/amiagent/internal/manifest"
 	"github.com/amiagent/amiagent/internal/plan"
 	"github.com/amiagent/amiagent/internal/probe"
-	"github.com/amiagent/amiagent/internal/render"
 	"github.com/amiagent/amiagent/internal/report"
 	"github.com/amiagent/amiagent/internal/secrets"
 )
@@ -23,6 +21,13 @@ const probeSection = manifest.ProbeSection
 // resolve finds out what the machine should be: layers, manifest, plan.
 func (l *launch) resolve(ctx context.Context) error {
 	l.store = l.openStore()
+	var err error
+	if l.kept, err = layers.Kept(l.host, l.facts.Instance()); err != nil {
+		l.rec.Note(err.Error())
+	}
+	if err := l.readLock(ctx); err != nil {
+		return err
+	}
 	if err := l.readLayers(ctx); err != nil {
 		return err
 	}
@@ -33,23 +38,11 @@ func (l *launch) resolve(ctx context.Context) error {
 func (l *launch) readLayers(ctx context.Context) error {
 	l.docs = l.opt.Documents
 	if l.docs == nil {
-		kept, err := layers.Kept(l.host, l.facts.Instance())
+		opt, err := l.documents("layer")
 		if err != nil {
-			l.rec.Note(err.Error())
+			return err
 		}
-		scope := render.New(l.facts, l.opt.Env)
-		docs, notes, err := layers.Resolve(ctx, l.cfg.Layers, layers.Options{
-			Host: l.host,
-			Fill: func(address string) (string, error) {
-				s, _, err := scope.String(address, diag.Pos{File: config.Path})
-				return s, err
-			},
-			Remote:    l.document,
-			Parameter: l.parameter,
-			UserData:  l.userData,
-			Kept:      kept,
-			Patience:  l.cfg.Patience,
-		})
+		docs, notes, err := layers.Resolve(ctx, l.cfg.Layers, opt)
 		for _, n := range notes {
 			l.rec.Note(n)
 		}
@@ -57,6 +50,9 @@ func (l *launch) readLayers(ctx context.Context) error {
 			return err
 		}
 		l.docs = docs
+	}
+	if err := l.holdLayers(); err != nil {
+		return err
 	}
 	for _, d := range l.docs {
 		origin := "fresh"
@@ -72,9 +68,12 @@ func (l *launch) readLayers(ctx context.Context) error {
 func (l *launch) makePlan() error {
 	var list diag.List
 	m := l.parse(l.docs, &list)
-	l.plan = plan.Build(m, plan.Options{Kinds: l.kinds, Facts: l.facts, Env: l.opt.Env}, &list)
+	l.plan = plan.Build(m, plan.Options{Kinds: l.kinds, Facts: l.facts, Env: l.opt.Env, Lock: l.resolver()}, &list)
 	l.probes = decodeProbes(l.plan)
 	if err := list.Err(); err != nil {
+		return err
+	}
+	if err := l.plan.Refused(); err != nil {
 		return err
 	}
 	if len(m.Entries) == 0 { // a machine that nobody described must not pass for one that is ready

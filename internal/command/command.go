@@ -18,7 +18,9 @@ import (
 	"github.com/amiagent/amiagent/internal/fetch"
 	"github.com/amiagent/amiagent/internal/host"
 	"github.com/amiagent/amiagent/internal/layers"
+	"github.com/amiagent/amiagent/internal/lock"
 	"github.com/amiagent/amiagent/internal/report"
+	"github.com/amiagent/amiagent/internal/sign"
 )
 
 // The exit codes, for scripts. They never change their meaning.
@@ -29,7 +31,7 @@ const (
 	ExitDrift    = 3 // the machine is not as wanted (plan)
 	ExitNotReady = 4 // the machine is not ready (status, wait)
 	ExitDeadline = 5 // it took too long
-	ExitRefused  = 6 // bytes are not the ones that were asked for
+	ExitRefused  = 6 // not what was asked for, or not what the lock or a trusted key allows
 )
 
 // exit is an error that only sets the exit code: what there is to say is said.
@@ -52,6 +54,8 @@ func code(err error) int {
 		return ExitOK
 	case errors.As(err, &ex):
 		return ex.code
+	case errors.Is(err, lock.ErrRefused), errors.Is(err, sign.ErrRefused): // may be faults too
+		return ExitRefused
 	case errors.As(err, &use), errors.As(err, &faults), errors.Is(err, layers.ErrNone):
 		return ExitUsage
 	case errors.Is(err, agent.ErrDeadline):

@@ -35,11 +35,16 @@ import (
 type machine struct {
 	facts     []string
 	factsFile string
+	lock      string
 }
 
 func (m *machine) flags(c *cobra.Command) {
 	c.Flags().StringArrayVar(&m.facts, "fact", nil, "a fact as `name=value`; may be given several times")
 	c.Flags().StringVar(&m.factsFile, "facts", "", "a `file` of facts that `amiagent facts --capture` wrote, instead of this machine's")
+}
+
+func (m *machine) lockFlag(c *cobra.Command) {
+	c.Flags().StringVar(&m.lock, "lock", "", "hold everything by the lock in this `file`, instead of the one that agent.yaml names")
 }
 
 func (m *machine) parse() (map[string]string, error) {
@@ -108,6 +113,9 @@ func (a *app) agent(command string, m *machine, names []string, more func(*agent
 		Root: a.root, Host: a.hostOptions(), Version: a.version, Command: command, Env: a.env,
 		Documents: docs, Facts: facts, FactsFile: m.factsFile, Redact: a.redact,
 	}
+	if opt.Lock, err = heldBy(m.lock); err != nil {
+		return nil, err
+	}
 	if more != nil {
 		more(&opt)
 	}
@@ -123,6 +131,7 @@ func (a *app) applyCommand() *cobra.Command {
 		Args:  cobra.ArbitraryArgs,
 	}
 	m.flags(c)
+	m.lockFlag(c)
 	c.RunE = func(c *cobra.Command, names []string) error {
 		ctx, stop := signal.NotifyContext(c.Context(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
@@ -169,6 +178,7 @@ func (a *app) planCommand() *cobra.Command {
 		Args: cobra.ArbitraryArgs,
 	}
 	m.flags(c)
+	m.lockFlag(c)
 	c.RunE = func(c *cobra.Command, names []string) error {
 		ag, err := a.agent("plan", &m, names, nil)
 		if err != nil {

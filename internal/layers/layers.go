@@ -32,6 +32,7 @@ type Document struct {
 	Data   []byte
 	Origin string // with version id or commit, without credentials
 	Kept   bool   // the last good copy: the source is out of reach
+	Lock   bool   `json:",omitempty"` // no layer, but the lock that layers are held against
 	// Varies tells that what it is depends on facts of the launch: its address does, or it is user data.
 	Varies bool `json:",omitempty"`
 	// Signature is what lay beside a remote document, where signatures are asked for.

@@ -96,7 +96,7 @@ func (r *Reader) ssm(ctx context.Context, names []string, values map[string]stri
 	}
 	for _, n := range names {
 		if _, ok := values["ssm:"+n]; !ok {
-			failed["ssm:"+n] = diag.WithHint(fmt.Errorf("there is no SSM parameter %s", n),
+			failed["ssm:"+n] = diag.WithHint(absent{fmt.Errorf("there is no SSM parameter %s", n)},
 				"`aws ssm get-parameter --name %s` in this account and region tells", n)
 		}
 	}
