@@ -3,7 +3,6 @@ package fetch
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path"
@@ -116,7 +115,7 @@ func (s *Store) fetchOne(ctx context.Context, w want, count *counter) (Item, err
 			}
 			err = fmt.Errorf("cannot fetch %s from %s: %w", w.req.Name, a, err)
 			if s.opt.Policy.again(err) && ctx.Err() == nil {
-				again = errors.Join(again, err)
+				again = join(again, err)
 			} else {
 				final[i] = err
 			}
@@ -124,7 +123,7 @@ func (s *Store) fetchOne(ctx context.Context, w want, count *counter) (Item, err
 				return err
 			}
 		}
-		return cmp.Or(again, errors.Join(final...))
+		return cmp.Or(again, join(final...))
 	})
 	return item, err
 }
