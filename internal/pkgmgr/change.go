@@ -36,6 +36,10 @@ func (m *Manager) Change(ctx context.Context, wants []Want, talk Talk) error {
 		}
 		left = append(left, w)
 	}
+	if len(left) > 0 {
+		release := m.holdOff(ctx, talk)
+		defer release()
+	}
 	if err := m.work(ctx, left, false, talk, failed); err != nil {
 		return err
 	}
@@ -60,6 +64,8 @@ func (m *Manager) Download(ctx context.Context, wants []Want, talk Talk) error {
 	if !slices.ContainsFunc(left, func(w Want) bool { return !w.Absent }) {
 		return nil
 	}
+	release := m.holdOff(ctx, talk)
+	defer release()
 	if err := m.work(ctx, left, true, talk, failed); err != nil {
 		return err
 	}

@@ -93,6 +93,10 @@ type tool interface {
 	try(file string) host.Cmd
 	// faults are the complaints in a try's output, which may come with exit code 0.
 	faults(output string) string
+	// all are all installed packages.
+	all(ctx context.Context) ([]Package, error)
+	// move are the programs that bring every installed package to what the repositories have.
+	move(Move) []host.Cmd
 }
 
 // trouble is why a transaction did not do all that was asked.
@@ -113,7 +117,8 @@ type Manager struct {
 	tool      tool
 	mu        sync.Mutex // held while a program changes or reads repositories
 	refreshed bool
-	complaint string // what the refresh could not read
+	complaint string   // what the refresh could not read
+	offUnits  []string // held off during changes
 
 	look  sync.Mutex
 	db    Installed

@@ -33,7 +33,9 @@ type Release struct {
 	Suite    string
 	Codename string
 	Date     time.Time // when the repository was last changed; zero if it does not say
-	Files    map[string]File
+	// NotAutomatic is a suite from which nothing is installed unless asked for by name, as backports.
+	NotAutomatic bool
+	Files        map[string]File
 }
 
 // File is a document that a Release lists.
@@ -66,6 +68,7 @@ func parseRelease(text []byte) (Release, error) {
 	err := Stanzas(bytes.NewReader(unsigned(text)), func(s Stanza) error {
 		found = true
 		r.Origin, r.Suite, r.Codename = s["Origin"], s["Suite"], s["Codename"]
+		r.NotAutomatic = strings.EqualFold(s["NotAutomatic"], "yes")
 		if at, err := time.Parse(time.RFC1123, s["Date"]); err == nil {
 			r.Date = at.UTC()
 		}
@@ -149,8 +152,7 @@ func parsePackages(in io.Reader) ([]repodata.Package, error) {
 type Stanza map[string]string
 
 // wanted are the fields that are kept of large indexes.
-var wanted = []string{"Package", "Version", "Architecture", "Filename", "SHA256", "Size", "Origin", "Suite", "Codename", "Date",
-	"Types", "URIs", "Suites", "Components", "Enabled", "Snapshot", "Architectures"}
+var wanted = []string{"Package", "Version", "Architecture", "Filename", "SHA256", "Size", "Origin", "Suite", "Codename", "Date", "NotAutomatic"}
 
 // Stanzas reads paragraphs in the form of deb822(5). Fields that nobody here wants are passed over.
 func Stanzas(in io.Reader, found func(Stanza) error) error {
