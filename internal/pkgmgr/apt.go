@@ -64,6 +64,21 @@ func (a apt) commands(ctx context.Context, wants []Want, download bool) ([]host.
 	if len(policy) > 0 {
 		args = slices.Insert(args, 0, "--allow-downgrades")
 	}
+	// dpkg goes on with nothing before they are whole again, and apt-get takes
+	// them for installed: without the option it leaves them as they are.
+	db, err := dpkgInstalled(a.h)
+	if err != nil {
+		return nil, t, err
+	}
+	torn := db.torn()
+	if len(torn) > 0 {
+		args = slices.Insert(args, 0, "--reinstall")
+	}
+	for _, name := range torn {
+		if !slices.ContainsFunc(wants, func(w Want) bool { return w.Name == name }) {
+			specs = append(specs, name)
+		}
+	}
 	for _, w := range wants {
 		switch {
 		case w.Absent:

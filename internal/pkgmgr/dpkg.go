@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"strings"
 
 	"github.com/amiagent/amiagent/internal/host"
@@ -45,6 +46,24 @@ func dpkgInstalled(h *host.Host) (Installed, error) {
 		all.addDpkg(s, native)
 	}
 	return all, nil
+}
+
+// reinstall is what dpkg asks for of a package whose unpacking was cut off.
+const reinstall = "must be reinstalled"
+
+// torn are the packages whose unpacking was cut off, by names that apt-get takes.
+func (i Installed) torn() []string {
+	var all []string
+	for name, have := range i.named {
+		for _, p := range have {
+			native := slices.Contains(i.named[p.Name], p)
+			if p.Broken == reinstall && (native && name == p.Name || !native) {
+				all = append(all, name)
+			}
+		}
+	}
+	slices.Sort(all)
+	return all
 }
 
 // stanza is the few fields of a package's entry that matter here.
@@ -130,7 +149,7 @@ func (i Installed) addDpkg(s stanza, native string) {
 		return
 	}
 	if words[1] == "reinstreq" {
-		p.Broken = "must be reinstalled"
+		p.Broken = reinstall
 	}
 	i.named[s.name+":"+s.arch] = append(i.named[s.name+":"+s.arch], p)
 	if !ours {

@@ -225,6 +225,22 @@ func TestAnInterruptedDpkgIsFinished(t *testing.T) {
 	s.is("programs", s.ran(), "apt-get install jq\ndpkg --configure\napt-get install jq")
 }
 
+// Cut off while it unpacked, dpkg leaves a package that apt-get takes for installed.
+func TestAPackageThatWasCutOffIsUnpackedAgain(t *testing.T) {
+	for wants, install := range map[string]string{"jq": "apt-get install jq", "nginx": "apt-get install jq nginx"} {
+		s := aptStory(t, pkgmgrtest.Apt())
+		s.m.Write("/var/lib/apt/lists/known", 0o644, s.m.Read("/repo"))
+		s.m.Write("/var/lib/dpkg/status", 0o644, debian+"\nPackage: jq\nStatus: install reinstreq half-installed\nArchitecture: amd64\nVersion: 1.6-2\n\n")
+		s.is("drift", s.drift("jq"), "jq: installed only in part (must be reinstalled)")
+		s.is("failures", s.change(wants), "")
+		if log := strings.Join(s.m.Log(), "\n"); !strings.Contains(log, " --reinstall ") {
+			t.Errorf("apt-get is not told to: %s", log)
+		}
+		s.is("programs", s.ran(), install)
+		s.is("drift", s.drift("jq "+wants), "")
+	}
+}
+
 func TestAFullDiskIsCalledByItsName(t *testing.T) {
 	s := aptStory(t, pkgmgrtest.Apt())
 	s.m.Write("/full", 0o644, "")
