@@ -189,3 +189,40 @@ commands:
 	}
 	m.powerOff()
 }
+
+// The plug is pulled in the middle of launches, again and again. The boot after
+// that makes of the rest what an undisturbed one would have made.
+func TestPlugPulled(t *testing.T) {
+	c := webCloud(t)
+	m := newWebMachine(c)
+	// Each is the first sign of a step that is under way.
+	for _, sign := range []string{
+		"/var/lib/amiagent/store", "/var/lib/dpkg/info/greeter.list", "/var/lib/app", "/opt/app",
+		"/etc/app/app.conf", "/var/lib/greeted", "/etc/systemd/system/app.service",
+	} {
+		m.boot()
+		for end := time.Now().Add(30 * time.Second); !m.exists(sign); time.Sleep(50 * time.Microsecond) {
+			if time.Now().After(end) {
+				t.Fatalf("no sign of %s", sign)
+			}
+		}
+		m.kill()
+	}
+	if s := m.launch(); s.State != report.Ready {
+		t.Fatalf("after the last cut: %s", s.Headline())
+	}
+	m.settled()
+	if out, code := m.try("amiagent", "plan"); code != 0 {
+		t.Errorf("plan finds drift:\n%s", out)
+	}
+	if code, body := c.get("127.0.0.1:8080/"); code != 200 || body != "blue" {
+		t.Errorf("the service says %d %s", code, body)
+	}
+	if out := m.run("dpkg", "--audit"); out != "" {
+		t.Errorf("dpkg is not content:\n%s", out)
+	}
+	if left := m.run("find", "/etc", "/opt", "/usr/local", "/var/lib/app", "-name", ".*amiagent*"); left != "" {
+		t.Errorf("left behind:\n%s", left)
+	}
+	m.powerOff()
+}

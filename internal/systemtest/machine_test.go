@@ -89,7 +89,7 @@ func command(t *testing.T, argv0 string, args ...string) string {
 // until waits for what must come true; else the test ends.
 func until(t *testing.T, patience time.Duration, what string, true func() bool) {
 	t.Helper()
-	for end := time.Now().Add(patience); !true(); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(patience); !true(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("%s: not within %s", what, patience)
 		}
@@ -284,7 +284,7 @@ func (m *machine) status() (report.Status, error) {
 func (m *machine) wantState(want report.State) report.Status {
 	m.Helper()
 	var s report.Status
-	for end := time.Now().Add(20 * time.Second); s.State != want; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(20 * time.Second); s.State != want; time.Sleep(2 * time.Millisecond) {
 		s, _ = m.status()
 		if time.Now().After(end) {
 			m.Fatalf("the agent is %s, want %s", s.Headline(), want)
@@ -444,11 +444,11 @@ func (m *machine) journalctl(args ...string) (string, error) {
 	return string(out), err
 }
 
-// reload has the agent converge again and waits for the report.
-func (m *machine) reload() report.Report {
+// reload has the agent converge again, by this command, and waits for the report.
+func (m *machine) reload(argv ...string) report.Report {
 	m.Helper()
 	before := m.latest()
-	m.run("amiagent", "reload")
+	m.run(argv...)
 	until(m.T, 30*time.Second, "the reload ends", func() bool { return m.latest() != before })
 	return m.report()
 }
