@@ -25,7 +25,8 @@ func planned(t *testing.T) []string {
 	}
 	known := facts.New()
 	known.Set(facts.InstanceID, "i-1", facts.Launch, "test")
-	known.Tags = facts.Tags{State: facts.TagsPresent, Values: map[string]string{"Role": "web"}}
+	known.Set(facts.TagPrefix+"Role", "web", facts.Launch, "test")
+	known.Tags = facts.Tags{State: facts.TagsPresent}
 	file := filepath.Join(t.TempDir(), "facts.json")
 	f, err := os.Create(file)
 	if err == nil {

@@ -69,7 +69,7 @@ func (r Results) Uncaught() []string {
 	for _, c := range r.Caught {
 		switch {
 		case c.Drift == "":
-			bad = append(bad, c.Step+": the agent changed nothing")
+			bad = append(bad, strings.TrimSpace(c.Step+": the agent changed nothing "+c.Left))
 		case c.Script == "":
 			bad = append(bad, c.Step+": the script saw nothing")
 		case c.Left != "":
