@@ -104,7 +104,11 @@ func (l *launch) holdLayers() error {
 	for _, n := range notes {
 		l.rec.Note(n)
 	}
-	l.rec.Note(fmt.Sprintf("held by the lock %s (%s), as %s for %s", l.lock.doc.File, l.lock.doc.Digest(), role, l.lock.target))
+	as := l.lock.target
+	if role != as {
+		as += ", role " + role
+	}
+	l.rec.Note(fmt.Sprintf("held by the lock %s (%s) for %s", l.lock.doc.File, l.lock.doc.Digest(), as))
 	return nil
 }
 

@@ -158,7 +158,7 @@ func (a *app) command() *cobra.Command {
 	add(root,
 		a.runCommand(), a.applyCommand(), a.planCommand(), a.validateCommand(), a.factsCommand(),
 		a.statusCommand(), a.analyzeCommand(), a.waitCommand(), a.reloadCommand(), a.drainCommand(), a.healthCommand(), a.versionCommand(),
-		a.channelCommand(),
+		a.channelCommand(), a.lockCommand(),
 	)
 	return root
 }

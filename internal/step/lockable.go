@@ -1,6 +1,9 @@
 package step
 
-import "github.com/amiagent/amiagent/internal/fetch"
+import (
+	"github.com/amiagent/amiagent/internal/facts"
+	"github.com/amiagent/amiagent/internal/fetch"
+)
 
 // InputKind is what sort of thing an Input is.
 type InputKind string
@@ -45,4 +48,15 @@ type Lockable interface {
 	// Lock makes the step take exactly this for one of its Inputs. An error says that the body
 	// itself asks for something else, and names both sides.
 	Lock(in Input, to Resolution) error
+}
+
+// RepositoryFile is a package repository as its file says it: in the format of
+// yum.repos.d for dnf and yum, of deb822 sources for apt.
+type RepositoryFile struct{ Path, Text string }
+
+// Offerer is a step that adds a package repository, for machines of some facts.
+type Offerer interface {
+	// Offers is what the machine's package manager will be told; false when
+	// the body has nothing for such a machine.
+	Offers(f *facts.Facts) (RepositoryFile, bool)
 }
