@@ -143,7 +143,13 @@ func (l *launch) choose(ctx context.Context, kept *choice) (*choice, error) {
 	if err != nil {
 		return nil, err
 	}
-	ch, err := l.readChannel(ctx, address)
+	patience := ctx
+	if kept != nil { // there is a lock to do with
+		var cancel context.CancelFunc
+		patience, cancel = context.WithTimeoutCause(ctx, l.cfg.Patience, fmt.Errorf("no answer in %s", l.cfg.Patience))
+		defer cancel()
+	}
+	ch, err := l.readChannel(patience, address)
 	if err != nil {
 		return nil, err
 	}
@@ -186,19 +192,20 @@ func (l *launch) lockAddress(ch *channel.Channel, from, digest string) (string, 
 	return s, nil
 }
 
+// readChannel reads a channel; where this machine trusts keys, only a signed one.
+// The signature covers the locks too, which the channel names by digest.
 func (l *launch) readChannel(ctx context.Context, address string) (*channel.Channel, error) {
-	shown := fetch.Redact(address)
-	data, _, err := l.document(ctx, address, channel.MaxBytes)
+	doc, err := l.signedDocument(ctx, "channel", address)
 	if err != nil {
-		return nil, diag.WithHint(fmt.Errorf("cannot read the channel %s: %w", shown, err), "%s", diag.Hint(err))
+		return nil, err
 	}
-	return channel.Parse(shown, data)
+	return channel.Parse(doc.File, doc.Data)
 }
 
 // lockOf is the lock of a choice: the bytes that were kept, else those at its
 // address. Other bytes than the channel names are refused.
 func (l *launch) lockOf(ctx context.Context, c *choice) (layers.Document, error) {
-	doc := layers.Document{Source: fetch.Redact(c.Address), File: fetch.Redact(c.Address)}
+	doc := layers.Document{Source: fetch.Redact(c.Address), File: fetch.Redact(c.Address), Lock: true}
 	doc.Origin = doc.Source
 	var err error
 	if doc.Data, err = l.host.ReadLimited(lockPath(c.Channel.Lock), lock.MaxBytes); err == nil && doc.Digest() == c.Channel.Lock {
