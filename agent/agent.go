@@ -180,7 +180,7 @@ func (a *Agent) open() error {
 	}
 	st, err := stamps.Open(a.host, stampsDir)
 	if err != nil {
-		return err
+		return host.Explain(fmt.Errorf("cannot keep state: %w", err))
 	}
 	a.stamps = st
 	return nil

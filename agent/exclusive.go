@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/amiagent/amiagent/internal/diag"
+	"github.com/amiagent/amiagent/internal/host"
 )
 
 // lockFile is held while one convergence is under way, not for the daemon's life.
@@ -39,7 +40,7 @@ func (a *Agent) exclusive() (release func(), err error) {
 	}
 	f, err := os.OpenFile(p, os.O_RDWR|os.O_CREATE|syscall.O_CLOEXEC, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("cannot lock the machine: %w", err)
+		return nil, host.Explain(fmt.Errorf("cannot lock the machine by %s: %w", lockFile, host.Cause(err)))
 	}
 	lock := syscall.Flock_t{Type: syscall.F_WRLCK}
 	if err := syscall.FcntlFlock(f.Fd(), syscall.F_SETLK, &lock); err != nil {
@@ -50,20 +51,14 @@ func (a *Agent) exclusive() (release func(), err error) {
 		return nil, fmt.Errorf("cannot lock the machine: %w", err)
 	}
 	b, _ := json.Marshal(holder{os.Getpid(), a.opt.Command, time.Now().UTC().Truncate(time.Second)})
-	if err := errors.Join(f.Truncate(0), writeAt(f, b)); err != nil {
-		f.Close()
-		return nil, fmt.Errorf("cannot lock the machine: %w", err)
-	}
+	// On a full disk the lock holds without telling who holds it.
+	_ = f.Truncate(0)
+	_, _ = f.WriteAt(b, 0)
 	return func() {
 		_ = f.Truncate(0)
 		f.Close()
 		a.one.Unlock()
 	}, nil
-}
-
-func writeAt(f *os.File, b []byte) error {
-	_, err := f.WriteAt(b, 0)
-	return err
 }
 
 // busy says who holds the lock.

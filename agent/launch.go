@@ -14,6 +14,7 @@ import (
 	"github.com/amiagent/amiagent/internal/diag"
 	"github.com/amiagent/amiagent/internal/facts"
 	"github.com/amiagent/amiagent/internal/fetch"
+	"github.com/amiagent/amiagent/internal/host"
 	"github.com/amiagent/amiagent/internal/journal"
 	"github.com/amiagent/amiagent/internal/layers"
 	"github.com/amiagent/amiagent/internal/logging"
@@ -270,7 +271,7 @@ func (a *Agent) probeEnv() probe.Env {
 // keep remembers what this launch converged on, for a boot without the world outside.
 func (l *launch) keep(ctx context.Context) error {
 	if err := layers.Keep(ctx, l.host, l.facts.Instance(), l.toKeep()); err != nil {
-		return err
+		return host.Explain(err)
 	}
 	if err := l.keepFacts(ctx); err != nil {
 		return err

@@ -38,7 +38,7 @@ func Keep(ctx context.Context, h *host.Host, instance string, docs []Document) e
 		return nil
 	}
 	if err := h.WriteFile(ctx, host.File{Path: KeptPath, Data: bytes.NewReader(b), Mode: 0o600, UID: host.Keep, GID: host.Keep}); err != nil {
-		return fmt.Errorf("cannot keep the layers: %w", err)
+		return fmt.Errorf("cannot keep the layers: %w", host.Cause(err))
 	}
 	return nil
 }
