@@ -54,7 +54,7 @@ func code(err error) int {
 		return ExitOK
 	case errors.As(err, &ex):
 		return ex.code
-	case errors.Is(err, lock.ErrRefused), errors.Is(err, sign.ErrRefused): // may be faults too
+	case errors.Is(err, lock.ErrRefused), errors.Is(err, sign.ErrRefused), pinRefused(err): // may be faults too
 		return ExitRefused
 	case errors.As(err, &use), errors.As(err, &faults), errors.Is(err, layers.ErrNone):
 		return ExitUsage
@@ -158,7 +158,7 @@ func (a *app) command() *cobra.Command {
 	add(root,
 		a.runCommand(), a.applyCommand(), a.planCommand(), a.validateCommand(), a.factsCommand(),
 		a.statusCommand(), a.analyzeCommand(), a.waitCommand(), a.reloadCommand(), a.drainCommand(), a.healthCommand(), a.versionCommand(),
-		a.channelCommand(), a.lockCommand(),
+		a.channelCommand(), a.lockCommand(), a.signCommand(), a.verifyCommand(), a.pinCommand(),
 	)
 	return root
 }

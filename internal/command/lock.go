@@ -87,7 +87,7 @@ func (a *app) lockCommand() *cobra.Command {
 		}
 		return a.lock(c.Context(), &k, names)
 	}
-	c.AddCommand(a.lockDiffCommand())
+	add(c, a.lockDiffCommand())
 	return c
 }
 
@@ -95,7 +95,7 @@ func (a *app) lockDiffCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "diff OLD NEW",
 		Short: "Say in words what differs between two locks",
-		Args:  func(c *cobra.Command, as []string) error { return misused(c, cobra.ExactArgs(2)(c, as)) },
+		Args:  cobra.ExactArgs(2),
 	}
 	c.RunE = func(_ *cobra.Command, names []string) error {
 		old, err := readLock(names[0])

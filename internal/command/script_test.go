@@ -3,6 +3,7 @@ package command_test
 import (
 	"context"
 	"flag"
+	"maps"
 	"os"
 	"path/filepath"
 	"testing"
@@ -28,34 +29,40 @@ func TestMain(m *testing.M) {
 
 // TestScripts runs the stories in testdata/script. Each has a scratch machine
 // in the folder root and, from the line `ec2sim` on, an EC2 of its own around it.
-func TestScripts(t *testing.T) {
-	files, err := filepath.Glob("testdata/script/*.txtar")
+func TestScripts(t *testing.T) { scripts(t, "testdata/script/*.txtar", nil) }
+
+type scriptCommand = func(ts *testscript.TestScript, neg bool, args []string)
+
+func scripts(t *testing.T, pattern string, more map[string]scriptCommand) {
+	files, err := filepath.Glob(pattern)
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no scripts: %v", err)
 	}
+	commands := map[string]scriptCommand{
+		"archive":    cmdArchive,
+		"ec2sim":     cmdEC2sim,
+		"eventually": cmdEventually,
+		"exits":      cmdExits,
+		"fault":      cmdFault,
+		"imds-tag":   cmdTag,
+		"is-json":    cmdIsJSON,
+		"nowhere":    cmdNowhere,
+		"parameter":  cmdParameter,
+		"requests":   cmdRequests,
+		"s3-put":     cmdPut,
+		"serve":      cmdServe,
+		"sha256":     cmdDigest,
+		"signal":     cmdSignal,
+		"took":       cmdTook,
+		"user-data":  cmdUserData,
+	}
+	maps.Copy(commands, more)
 	testscript.Run(t, testscript.Params{
 		Files:              files,
 		UpdateScripts:      *update,
 		RequireUniqueNames: true,
 		Setup:              scratch,
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"archive":    cmdArchive,
-			"ec2sim":     cmdEC2sim,
-			"eventually": cmdEventually,
-			"exits":      cmdExits,
-			"fault":      cmdFault,
-			"imds-tag":   cmdTag,
-			"is-json":    cmdIsJSON,
-			"nowhere":    cmdNowhere,
-			"parameter":  cmdParameter,
-			"requests":   cmdRequests,
-			"s3-put":     cmdPut,
-			"serve":      cmdServe,
-			"sha256":     cmdDigest,
-			"signal":     cmdSignal,
-			"took":       cmdTook,
-			"user-data":  cmdUserData,
-		},
+		Cmds:               commands,
 	})
 }
 
