@@ -382,8 +382,12 @@ func TestADaemonFollowsItsChannel(t *testing.T) {
 	if err := d.end(); err != nil {
 		t.Fatal(err)
 	}
+	f.ForgetRequests()
 	d = f.run()
 	d.until("followed", func(s report.Status) bool { return s.Channel != nil && s.Channel.Kept })
+	if n := len(f.Requests()); n != 0 {
+		t.Errorf("%d requests after a restart: %v", n, f.Requests())
+	}
 
 	f.promote(100)
 	f.advance()

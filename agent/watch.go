@@ -55,6 +55,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		return fmt.Errorf("%w: %s", ErrDisabled, why)
 	case resumed != nil:
 		a.log.Info("resuming: this boot has reached READY before")
+		a.follow(resumed.facts)
 		a.send(ctx, sink.Ready, nil)
 		return a.watch(ctx, resumed)
 	}
@@ -146,8 +147,13 @@ func (a *Agent) resume() *launch {
 	}
 	l.facts = known
 	l.facts.Set(facts.BootID, mark.Boot, facts.Launch, "kernel") // kept facts are of no boot
-	l.docs, err = layers.Kept(a.host, known.Instance())
-	if err != nil || len(l.docs) == 0 || l.open() != nil || l.makePlan() != nil {
+	if l.kept, err = layers.Kept(a.host, known.Instance()); err != nil {
+		return nil
+	}
+	if l.docs, l.lock = l.lastGood(); l.lock == nil {
+		l.docs = l.kept
+	}
+	if len(l.docs) == 0 || l.open() != nil || l.makePlan() != nil {
 		return nil
 	}
 	return l
