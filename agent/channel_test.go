@@ -53,11 +53,13 @@ func newFleet(t *testing.T, good, next string) *fleet {
 }
 
 // lock puts a version of the app into S3 and its lock beside the channel.
-func (f *fleet) lock(app string) (digest string) {
+func (f *fleet) lock(app string) (digest string) { return f.lockWith(app, tried) }
+
+func (f *fleet) lockWith(app, manifest string) (digest string) {
 	f.t.Helper()
 	version := f.PutObject("acme", "app", []byte(app))
 	target := "debian-12/" + runtime.GOARCH
-	layers := []lock.Layer{{Source: "s3://acme/manifest.yaml", Digest: sum(tried)}}
+	layers := []lock.Layer{{Source: "s3://acme/manifest.yaml", Digest: sum(manifest)}}
 	l := lock.Lock{Format: lock.Format, From: lock.From{Manifest: []string{"s3://acme/manifest.yaml"}},
 		Manifests: map[string]lock.Manifest{"web": {Target: target, Digest: lock.Digest(layers), Layers: layers}},
 		Targets: map[string]lock.Target{target: {Artifacts: map[string]map[string]lock.Artifact{
@@ -314,6 +316,30 @@ func TestACandidateWithoutItsLock(t *testing.T) {
 	if ch.Failed == nil || ch.Failed.Phase != report.Resolve || !strings.Contains(ch.Failed.Error, "digest does not match") {
 		t.Errorf("failed: %+v", ch.Failed)
 	}
+}
+
+// An instance that was told to advance, and failed, does not go on with the lock
+// it had before while it reports the other.
+func TestAnAdvanceThatFailedIsNotForgotten(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, "app 1", "bad 2")
+	f.has(f.converged("artifacts.app changed; commands.try changed"), "app 1", "stable")
+	next := strings.Replace(tried, "run: [try]", "run: [try, again]", 1)
+	f.manifest(next)
+	f.candidate = f.lockWith("bad 2", next)
+	f.promote(100)
+	f.advance()
+	rep, err := f.apply()
+	if !errors.Is(err, agent.ErrFailed) {
+		t.Fatalf("err = %v", err)
+	}
+	f.has(rep, "bad 2", "candidate")
+	f.manifest(tried) // the layer of the lock before
+	rep, err = f.apply()
+	if !errors.Is(err, lock.ErrRefused) {
+		t.Errorf("err = %v", err)
+	}
+	f.has(rep, "bad 2", "candidate")
 }
 
 // An old channel with a good signature is still an old channel.

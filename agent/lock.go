@@ -129,6 +129,9 @@ func (l *launch) lastGood() ([]layers.Document, *held) {
 	if lockDoc == nil || len(docs) == 0 || l.opt.Lock != nil || l.opt.Documents != nil {
 		return nil, nil
 	}
+	if l.choice != nil && l.choice.Channel.Lock != lockDoc.Digest() {
+		return nil, nil // it converged on another lock than the one it was told to advance to
+	}
 	before := l.lock
 	defer func() { l.lock = before }()
 	if l.hold(*lockDoc) != nil {
