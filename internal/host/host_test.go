@@ -309,3 +309,16 @@ func TestARootThatIsNotThere(t *testing.T) {
 		t.Error("a file is taken for a root")
 	}
 }
+
+// What comes between the two halves of a line on the other stream is a line of its own.
+func TestRunKeepsLinesOfTheTwoStreamsApart(t *testing.T) {
+	h, root := tree(t)
+	script(t, root, "tool", "printf 'half a '; sleep 0.05; echo err >&2; sleep 0.05; echo line\n")
+	var lines []string
+	if _, err := h.Run(t.Context(), host.Cmd{Argv: []string{"tool"}, Line: func(s string) { lines = append(lines, s) }}); err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(lines, "|"); got != "err|half a line" {
+		t.Errorf("lines %q", got)
+	}
+}

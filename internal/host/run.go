@@ -89,6 +89,24 @@ func (h *Host) Run(ctx context.Context, c Cmd) (Result, error) {
 	if err != nil {
 		return Result{Code: -1}, err
 	}
+	// A program that we have just written may still be open for writing in a
+	// child that is between its fork and its exec (https://go.dev/issue/22315).
+	for try := 0; ; try++ {
+		res, err := h.runOnce(ctx, c, prog)
+		if !errors.Is(err, syscall.ETXTBSY) || try == busyTries || ctx.Err() != nil {
+			return res, err
+		}
+		time.Sleep(busyPause)
+	}
+}
+
+// busyTries and busyPause are the patience with a program that is open for writing.
+const (
+	busyTries = 50
+	busyPause = 5 * time.Millisecond
+)
+
+func (h *Host) runOnce(ctx context.Context, c Cmd, prog string) (Result, error) {
 	cmd := exec.CommandContext(ctx, prog, c.Argv[1:]...)
 	cmd.Args[0] = c.Argv[0]
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -169,19 +187,24 @@ type capture struct {
 	mu     sync.Mutex
 	stdout bytes.Buffer
 	tail   []byte
-	part   []byte
+	parts  [2][]byte // unfinished lines of stdout and stderr
 	line   func(string)
 }
 
-func (c *capture) takeStdout(p []byte) { c.take(p, true) }
-func (c *capture) takeStderr(p []byte) { c.take(p, false) }
-
-func (c *capture) take(p []byte, stdout bool) {
+func (c *capture) takeStdout(p []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if stdout {
-		c.stdout.Write(p[:min(len(p), MaxOutput-c.stdout.Len())])
-	}
+	c.stdout.Write(p[:min(len(p), MaxOutput-c.stdout.Len())])
+	c.take(p, &c.parts[0])
+}
+
+func (c *capture) takeStderr(p []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.take(p, &c.parts[1])
+}
+
+func (c *capture) take(p []byte, part *[]byte) {
 	c.tail = append(c.tail, p...)
 	if extra := len(c.tail) - MaxTail; extra > 0 {
 		c.tail = append(c.tail[:0], c.tail[extra:]...)
@@ -189,26 +212,28 @@ func (c *capture) take(p []byte, stdout bool) {
 	if c.line == nil {
 		return
 	}
-	c.part = append(c.part, p...)
+	*part = append(*part, p...)
 	for {
-		i := bytes.IndexByte(c.part, '\n')
-		if i < 0 {
+		line, rest, ok := bytes.Cut(*part, []byte("\n"))
+		if !ok {
 			break
 		}
-		c.line(string(c.part[:i]))
-		c.part = c.part[i+1:]
+		c.line(string(line))
+		*part = rest
 	}
-	if len(c.part) > MaxTail {
-		c.part = c.part[len(c.part)-MaxTail:]
+	if extra := len(*part) - MaxTail; extra > 0 {
+		*part = (*part)[extra:]
 	}
 }
 
 func (c *capture) flush() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.line != nil && len(c.part) > 0 {
-		c.line(string(c.part))
-		c.part = nil
+	for i, part := range c.parts {
+		if c.line != nil && len(part) > 0 {
+			c.line(string(part))
+		}
+		c.parts[i] = nil
 	}
 }
 

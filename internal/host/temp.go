@@ -28,9 +28,10 @@ func createTemp(dir string) (f *os.File, release func(), err error) {
 		}
 		alive, err := os.Open(f.Name())
 		if err == nil {
-			// Where there are no locks nobody sweeps either.
-			_ = unix.Flock(int(alive.Fd()), unix.LOCK_SH|unix.LOCK_NB)
-			// Another's sweep may have come between the making and the lock.
+			// Another's sweep may be at it already, and is waited for. Where there
+			// are no locks nobody sweeps either.
+			for unix.Flock(int(alive.Fd()), unix.LOCK_SH) == unix.EINTR {
+			}
 			if st, err := alive.Stat(); err == nil && st.Sys().(*syscall.Stat_t).Nlink > 0 {
 				return f, func() { alive.Close() }, nil
 			}
