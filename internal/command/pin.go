@@ -309,4 +309,6 @@ func (p *pinning) move(c *cobra.Command, work func(context.Context, *pin.Pin, pi
 }
 
 // pinRefused tells whether an error is of those that end with ExitRefused.
-func pinRefused(err error) bool { return errors.Is(err, pin.ErrNoRelease) || errors.Is(err, pin.ErrRefused) }
+func pinRefused(err error) bool {
+	return errors.Is(err, pin.ErrNoRelease) || errors.Is(err, pin.ErrRefused)
+}

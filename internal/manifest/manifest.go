@@ -28,6 +28,13 @@ const MaxBytes = 4 << 20
 // ProbeSection is the section of the readiness probes. Its entries have no common keys but `when`.
 const ProbeSection = "ready"
 
+// PinSection is the section that has one body instead of named entries: a
+// machine has one set of package repositories to hold. It is the entry pin.release.
+const (
+	PinSection = "pin"
+	pinEntry   = "release"
+)
+
 // OnFailure is what a failed step does to the launch.
 type OnFailure string
 
@@ -112,7 +119,12 @@ type Entry struct {
 func (e *Entry) ID() string { return e.Section + "." + e.Name }
 
 // At stands at the entry's body, for its validators.
-func (e *Entry) At(list *diag.List) diag.At { return decode.At(list, e.Pos.File, e.Body, e.ID()) }
+func (e *Entry) At(list *diag.List) diag.At {
+	if e.Section == PinSection { // the name is not in the document
+		return decode.At(list, e.Pos.File, e.Body, e.Section)
+	}
+	return decode.At(list, e.Pos.File, e.Body, e.ID())
+}
 
 // NeedsAt stands at the entry's `needs`.
 func (e *Entry) NeedsAt(list *diag.List) diag.At {
@@ -174,8 +186,10 @@ func Parse(file string, data []byte, sections []string, list *diag.List) *Manife
 			for j, n := range names {
 				m.Vars[n.Value] = Var{Node: nodes[j], File: file}
 			}
+		case slices.Contains(sections, k.Value) && k.Value == PinSection:
+			m.entry(file, k.Value, pinEntry, k, values[i], here)
 		case slices.Contains(sections, k.Value):
-			m.section(file, k.Value, values[i], here, list)
+			m.section(file, k.Value, values[i], here)
 		default:
 			decode.UnknownKey(at, k, append([]string{"amiagent", "name", "bake", "vars"}, sections...))
 		}
@@ -198,14 +212,19 @@ func version(keys, values []*yaml.Node, at diag.At) {
 	}
 }
 
-func (m *Manifest) section(file, section string, n *yaml.Node, at diag.At, list *diag.List) {
+func (m *Manifest) section(file, section string, n *yaml.Node, at diag.At) {
 	names, bodies := decode.Pairs(n, at)
 	for i, name := range names {
-		e := &Entry{Section: section, Name: name.Value, Order: len(m.Entries),
-			Pos: diag.Pos{File: file, Line: name.Line, Col: name.Column}}
-		e.split(bodies[i], at.Field(name.Value))
-		m.Entries = append(m.Entries, e)
+		m.entry(file, section, name.Value, name, bodies[i], at.Field(name.Value))
 	}
+}
+
+// entry adds one entry, whose name stands at key.
+func (m *Manifest) entry(file, section, name string, key, body *yaml.Node, at diag.At) {
+	e := &Entry{Section: section, Name: name, Order: len(m.Entries),
+		Pos: diag.Pos{File: file, Line: key.Line, Col: key.Column}}
+	e.split(body, at)
+	m.Entries = append(m.Entries, e)
 }
 
 // split parts an entry's node into the common keys and the body.

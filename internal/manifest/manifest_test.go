@@ -9,7 +9,7 @@ import (
 	"github.com/amiagent/amiagent/internal/manifest"
 )
 
-var sections = []string{"files", "units", "ready"}
+var sections = []string{"files", "units", "ready", "pin"}
 
 func parse(t *testing.T, text string) (*manifest.Manifest, string) {
 	t.Helper()
@@ -54,6 +54,37 @@ units:
 	}
 	if m.Entries[0].When == nil || m.BakeOf(m.Entries[2], manifest.BakeNone) != manifest.BakeFetch {
 		t.Error("when or bake was lost")
+	}
+}
+
+// The section pin holds one body. It is an entry as all others, with its keys at their places.
+func TestThePinIsOneEntry(t *testing.T) {
+	m, faults := parse(t, `amiagent: 1
+pin: {release: image, when: {os: amzn}}
+files:
+  /a:
+`)
+	want := `name=
+0 pin.release {release=image} needs=[] on-failure= m.yaml:2:1
+1 files./a {} needs=[] on-failure= m.yaml:4:3
+`
+	if got := outline(m); faults != "" || got != want {
+		t.Errorf("%s\ngot:\n%s\nwant:\n%s", faults, got, want)
+	}
+	if m.Entries[0].When == nil {
+		t.Error("when was lost")
+	}
+	var list diag.List
+	m.Entries[0].At(&list).Field("release").Errorf("is odd")
+	if got := list.Err().Error(); got != "m.yaml:2:16: pin.release: is odd" {
+		t.Error(got)
+	}
+	over, _ := parse(t, "amiagent: 1\npin: {release: latest}\n")
+	if got := outline(manifest.Merge(m, over)); got != strings.Replace(want, "release=image", "release=latest", 1) {
+		t.Error(got)
+	}
+	if _, faults := parse(t, "amiagent: 1\npin: image\n"); faults != `m.yaml:2:6: pin: must be a mapping, is "image"` {
+		t.Error(faults)
 	}
 }
 

@@ -101,6 +101,11 @@ type Family interface {
 	Spoken(ctx context.Context) (string, error)
 	// Diff is what of the installed packages a release has in another version.
 	Diff(ctx context.Context, release string) ([]Change, error)
+	// Unfrozen tells what a pin has to it beside the release and is not as it
+	// should be, Options.Repositories above all; "" when all is well. Freeze
+	// sees to them, each only after its address was read.
+	Unfrozen() (string, error)
+	Freeze(ctx context.Context) error
 	// Move brings installed packages to a resolved release and puts it in force,
 	// in the order that leaves a machine safe when it is cut off in between.
 	// Without downgrade no package becomes older.
@@ -169,8 +174,9 @@ func (p *Pin) image(ctx context.Context) (string, error) {
 }
 
 // Set validates a release and puts it in force. It changes no package. What is
-// given is as Meant takes it. The result is the release by its name.
-func (p *Pin) Set(ctx context.Context, word string) (string, error) {
+// given is as Meant takes it. accept, if not nil, may refuse what was found
+// before anything is written. The result is the release by its name.
+func (p *Pin) Set(ctx context.Context, word string, accept func([]Repository) error) (string, error) {
 	release, err := p.Meant(ctx, word)
 	if err != nil {
 		return "", err
@@ -178,6 +184,11 @@ func (p *Pin) Set(ctx context.Context, word string) (string, error) {
 	release, repos, err := p.resolve(ctx, release)
 	if err != nil {
 		return "", err
+	}
+	if accept != nil {
+		if err := accept(repos); err != nil {
+			return "", err
+		}
 	}
 	if err := p.Write(ctx, release, repos); err != nil {
 		return "", fmt.Errorf("cannot hold release %s: %w", release, err)
@@ -194,6 +205,15 @@ func (p *Pin) resolve(ctx context.Context, release string) (string, []Repository
 	return name, repos, err
 }
 
+// Differences is Diff, with the nearest release that exists named where this one does not.
+func (p *Pin) Differences(ctx context.Context, release string) ([]Change, error) {
+	changes, err := p.Diff(ctx, release)
+	if errors.Is(err, ErrNoRelease) {
+		err = p.nearest(ctx, release, err)
+	}
+	return changes, err
+}
+
 // verify asks the package manager.
 func (p *Pin) verify(ctx context.Context, release string) error {
 	got, err := p.Spoken(ctx)
@@ -205,12 +225,4 @@ func (p *Pin) verify(ctx context.Context, release string) error {
 			"`amiagent pin status` tells what else sets the release")
 	}
 	return nil
-}
-
-// Freezer is a Family that can hold single repositories by address, beside its release.
-type Freezer interface {
-	// Unfrozen tells which of Options.Repositories are not held as they should be: "" for all well.
-	Unfrozen() (string, error)
-	// Freeze holds them, each only after its address was read.
-	Freeze(ctx context.Context) error
 }

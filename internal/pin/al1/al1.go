@@ -9,9 +9,7 @@ package al1
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"regexp"
 	"slices"
 	"strings"
@@ -91,21 +89,11 @@ func (f *Family) State(ctx context.Context) (pin.State, error) {
 	case given:
 		st.Release, st.How = line, conf
 	}
-	if upgrades, err := f.upgrades(); err != nil {
-		return st, err
-	} else if upgrades && st.Release != pin.Latest {
+	if st.Release != pin.Latest && yumrepo.Upgrades(f.Options.Host) {
 		st.Odd = append(st.Odd, "cloud-init installs updates at first boot: "+yumrepo.CloudConf+" with repo_upgrade: none is not there; `amiagent pin set` writes it")
 	}
 	st.Floating = c.Floating(st.Release)
 	return st, nil
-}
-
-func (f *Family) upgrades() (bool, error) {
-	_, err := f.Options.Host.Stat(yumrepo.CloudConf)
-	if errors.Is(err, fs.ErrNotExist) {
-		return f.Options.Host.Exists("/etc/cloud"), nil
-	}
-	return false, err
 }
 
 // Releases are all there ever were: the last is of March 2018, and support has ended.
@@ -220,4 +208,17 @@ func (f *Family) Move(ctx context.Context, release string, repos []pin.Repositor
 		}
 		return f.Manager.MoveTo(ctx, pkgmgr.Move{Downgrade: downgrade}, talk)
 	})
+}
+
+// Unfrozen counts cloud-init too: what it installs at first boot, no pin holds.
+func (f *Family) Unfrozen() (string, error) {
+	drift, err := f.ByHand.Unfrozen()
+	if err != nil || drift != "" {
+		return drift, err
+	}
+	st, err := f.State(context.Background())
+	if err == nil && st.Release != pin.Latest && yumrepo.Upgrades(f.Options.Host) {
+		drift = "cloud-init is not told to install no updates"
+	}
+	return drift, err
 }

@@ -104,7 +104,7 @@ func (f *Family) State(context.Context) (pin.State, error) {
 			st.Odd = append(st.Odd, "some repositories are frozen and "+core+" is not")
 		}
 	}
-	if st.Release != pin.Latest && f.Options.Host.Exists("/etc/cloud") && !f.Options.Host.Exists(yumrepo.CloudConf) {
+	if st.Release != pin.Latest && yumrepo.Upgrades(f.Options.Host) {
 		st.Odd = append(st.Odd, "cloud-init installs updates at first boot: "+yumrepo.CloudConf+" with repo_upgrade: none is not there; `amiagent pin set` writes it")
 	}
 	return st, nil
@@ -329,4 +329,17 @@ func (f *Family) Move(ctx context.Context, release string, repos []pin.Repositor
 		}
 		return f.Manager.MoveTo(ctx, pkgmgr.Move{Downgrade: downgrade}, talk)
 	})
+}
+
+// Unfrozen counts cloud-init too: what it installs at first boot, no pin holds.
+func (f *Family) Unfrozen() (string, error) {
+	drift, err := f.ByHand.Unfrozen()
+	if err != nil || drift != "" {
+		return drift, err
+	}
+	st, err := f.State(context.Background())
+	if err == nil && st.Release != pin.Latest && yumrepo.Upgrades(f.Options.Host) {
+		drift = "cloud-init is not told to install no updates"
+	}
+	return drift, err
 }

@@ -91,7 +91,7 @@ func (s *story) pin() *pin.Pin {
 
 func (s *story) set(word string) string {
 	s.Helper()
-	_, err := s.pin().Set(s.Context(), word)
+	_, err := s.pin().Set(s.Context(), word, nil)
 	return pintest.Told(err, diag.Hint(err))
 }
 
@@ -180,7 +180,7 @@ func TestTheMachinesOwnAddressAndVariablesAreAsked(t *testing.T) {
 func TestTrapExitZeroWithABadRelease(t *testing.T) {
 	s := newStory(t)
 	before := s.m.Tree()
-	_, err := s.pin().Set(t.Context(), "2023.11.20260105")
+	_, err := s.pin().Set(t.Context(), "2023.11.20260105", nil)
 	if !errors.Is(err, pin.ErrNoRelease) {
 		t.Fatalf("error is %v", err)
 	}

@@ -14,6 +14,7 @@ package apt
 import (
 	"context"
 	"fmt"
+	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -266,7 +267,10 @@ func (f *Family) conf(release string) string {
 func (f *Family) snapshotOf(uri, release string) string {
 	s := source{uri: uri}
 	name := s.host()
-	path := strings.Trim(strings.TrimPrefix(uri[strings.Index(uri, "//")+2:], name), "/")
+	path := ""
+	if u, err := url.Parse(uri); err == nil {
+		path = strings.Trim(u.Path, "/")
+	}
 	template := f.servers()[name]
 	switch {
 	case template != "":

@@ -87,7 +87,7 @@ func (f *Family) split(ctx context.Context, release string, all []source) (float
 	}
 	for _, s := range all {
 		base := f.baseOf(s, release, bases, all)
-		one := pin.Repository{ID: s.id(), Address: s.uri + "/" + s.where(), Base: base}
+		one := pin.Repository{ID: s.id(), Address: s.uri + s.where(), Base: base}
 		if base == "" {
 			one.Floating = "no snapshot server is known for it"
 			floating = append(floating, one)
@@ -103,17 +103,17 @@ func (f *Family) split(ctx context.Context, release string, all []source) (float
 // have a suite of one name, and not all have a base, those count as held whose server is known by its host.
 func (f *Family) baseOf(s source, release string, bases []string, all []source) string {
 	if strings.Contains(s.uri+"/", "/"+release+"/") {
-		return s.uri + "/" + s.where()
+		return s.uri + s.where()
 	}
 	if f.By == byURL {
 		if a := f.snapshotOf(s.uri, release); a != "" {
-			return strings.TrimSuffix(a, "/") + "/" + s.where()
+			return strings.TrimSuffix(a, "/") + s.where()
 		}
 		return ""
 	}
-	fits := slices.DeleteFunc(slices.Clone(bases), func(b string) bool { return !strings.HasSuffix(b, "/"+s.where()) })
+	fits := slices.DeleteFunc(slices.Clone(bases), func(b string) bool { return !strings.HasSuffix(b, s.where()) })
 	alike := slices.DeleteFunc(slices.Clone(all), func(o source) bool { return o.where() != s.where() })
-	known := strings.TrimSuffix(f.snapshotOf(s.uri, release), "/") + "/" + s.where()
+	known := strings.TrimSuffix(f.snapshotOf(s.uri, release), "/") + s.where()
 	switch {
 	case slices.Contains(fits, known):
 		return known

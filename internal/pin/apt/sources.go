@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/url"
 	"path"
 	"regexp"
@@ -29,12 +30,13 @@ type source struct {
 	components []string
 }
 
-// where is the folder that has the suite's InRelease, below the address.
+// where is the folder that has the suite's InRelease, below the address. A
+// suite that ends in "/" is a path, of a flat repository.
 func (s source) where() string {
-	if flat := strings.HasSuffix(s.suite, "/"); flat {
-		return s.suite
+	if strings.HasSuffix(s.suite, "/") {
+		return "/" + strings.Trim(s.suite, "/")
 	}
-	return "dists/" + s.suite
+	return "/dists/" + s.suite
 }
 
 func (s source) host() string {
@@ -196,44 +198,64 @@ func rewritten822(text string, decide func(uri string) *change) string {
 	for i, block := range blocks {
 		lines := strings.Split(block, "\n")
 		f := fields(lines)
-		var uris []string
-		var c *change
+		options := map[string]string{}
+		address := map[string]string{}
 		for _, uri := range strings.Fields(f["uris"]) {
-			one := decide(strings.TrimSuffix(uri, "/"))
-			if one != nil {
-				c = one
-				if one.uri != "" {
-					uri = one.uri
+			if c := decide(strings.TrimSuffix(uri, "/")); c != nil {
+				maps.Copy(options, c.options)
+				if c.uri != "" {
+					address[uri] = c.uri
 				}
 			}
-			uris = append(uris, uri)
 		}
-		if c == nil || strings.EqualFold(f["enabled"], "no") {
+		if len(options) == 0 && len(address) == 0 || strings.EqualFold(f["enabled"], "no") {
 			continue
 		}
 		var out []string
+		inURIs := false
 		for _, l := range lines {
+			next := l
 			name, _, _ := strings.Cut(l, ":")
-			if strings.EqualFold(strings.TrimSpace(name), "uris") && c.uri != "" {
-				out = append(out, was+" "+l, "URIs: "+strings.Join(uris, " "))
-			} else if o := name822(c.options, name); o != "" {
-				out = append(out, was+" "+l, names822(o)+": "+c.options[o])
-				delete(c.options, o)
-			} else {
-				out = append(out, l)
+			switch o := name822(options, name); {
+			case strings.HasPrefix(l, "#"):
+			case strings.EqualFold(strings.TrimSpace(name), "uris"), inURIs && strings.HasPrefix(l, " "), inURIs && strings.HasPrefix(l, "\t"):
+				inURIs = true
+				next = swapWords(l, address)
+			case o != "":
+				inURIs = false
+				next = names822(o) + ": " + options[o]
+				delete(options, o)
+			default:
+				inURIs = false
 			}
+			if next != l {
+				out = append(out, was+" "+l)
+			}
+			out = append(out, next)
 		}
 		end := len(out)
 		for end > 0 && out[end-1] == "" {
 			end--
 		}
 		var more []string
-		for _, o := range sortedKeys(c.options) {
-			more = append(more, was, names822(o)+": "+c.options[o])
+		for _, o := range sortedKeys(options) {
+			more = append(more, was, names822(o)+": "+options[o])
 		}
 		blocks[i] = strings.Join(slices.Insert(out, end, more...), "\n")
 	}
 	return strings.Join(blocks, "\n\n")
+}
+
+var word = regexp.MustCompile(`\S+`)
+
+// swapWords replaces words of a line, and leaves its space as it is.
+func swapWords(line string, by map[string]string) string {
+	return word.ReplaceAllStringFunc(line, func(w string) string {
+		if next, ok := by[w]; ok {
+			return next
+		}
+		return w
+	})
 }
 
 // name822 is the option that a field's name stands for, "" for none of these.

@@ -4,6 +4,7 @@
 package families
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -87,7 +88,7 @@ func Open(h *host.Host, f *facts.Facts, s Settings) (*pin.Pin, error) {
 			}
 			o.Manager = m
 		}
-		client, err := repodata.New(withProxy(s.Web, h, packages))
+		client, err := repodata.New(network(s.Web, h, packages))
 		if err != nil {
 			return nil, err
 		}
@@ -98,8 +99,11 @@ func Open(h *host.Host, f *facts.Facts, s Settings) (*pin.Pin, error) {
 		"known are Amazon Linux 1, 2, 2023 and 2027, Debian, Ubuntu, and RHEL with what is like it")
 }
 
-// withProxy takes the proxy that dnf or yum is told to use; what they reach is reached the same way.
-func withProxy(o web.Options, h *host.Host, packages string) web.Options {
+// network fills in the proxy: the one that dnf or yum is told to use, else that
+// of the agent's environment. What they reach is reached the same way.
+func network(o web.Options, h *host.Host, packages string) web.Options {
+	setting := func(name string) string { return cmp.Or(h.Setting(name), h.Setting(strings.ToLower(name))) }
+	o.Proxy = httpproxy.Config{HTTPProxy: setting("HTTP_PROXY"), HTTPSProxy: setting("HTTPS_PROXY"), NoProxy: setting("NO_PROXY")}
 	if packages == "apt" {
 		return o
 	}

@@ -30,3 +30,6 @@ func writeIfOther(ctx context.Context, h *host.Host, file, text string) error {
 	}
 	return Write(ctx, h, file, text)
 }
+
+// Upgrades tells whether cloud-init is there and was not told by WriteCloudConf.
+func Upgrades(h *host.Host) bool { return h.Exists("/etc/cloud") && !h.Exists(CloudConf) }

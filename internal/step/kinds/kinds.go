@@ -10,6 +10,7 @@ import (
 	"github.com/amiagent/amiagent/internal/step/groups"
 	"github.com/amiagent/amiagent/internal/step/mounts"
 	"github.com/amiagent/amiagent/internal/step/packages"
+	"github.com/amiagent/amiagent/internal/step/pin"
 	"github.com/amiagent/amiagent/internal/step/repositories"
 	"github.com/amiagent/amiagent/internal/step/sysctl"
 	"github.com/amiagent/amiagent/internal/step/units"
@@ -19,6 +20,7 @@ import (
 // All lists the kinds in the order in which people think of them.
 func All() []step.Kind {
 	return []step.Kind{
+		pin.Kind(),
 		repositories.Kind(),
 		packages.Kind(),
 		mounts.Kind(),

@@ -11,6 +11,7 @@ import (
 
 	"github.com/amiagent/amiagent/internal/decode"
 	"github.com/amiagent/amiagent/internal/diag"
+	"github.com/amiagent/amiagent/internal/manifest"
 	"github.com/amiagent/amiagent/internal/step"
 )
 
@@ -68,6 +69,9 @@ func example(kind step.Kind) error {
 		return fmt.Errorf("the example needs the keys amiagent and %s", kind.Name)
 	}
 	names, bodies := decode.Pairs(section, at.Field(kind.Name))
+	if kind.Name == manifest.PinSection { // one body, no named entries
+		names, bodies = []*yaml.Node{{Value: "release"}}, []*yaml.Node{section}
+	}
 	if len(names) == 0 {
 		return fmt.Errorf("the example's section %s is empty", kind.Name)
 	}
