@@ -57,9 +57,10 @@ func (f *fleet) lock(app string) (digest string) { return f.lockWith(app, tried)
 
 func (f *fleet) lockWith(app, manifest string) (digest string) {
 	f.t.Helper()
+	at := f.PutObject("acme", "manifest.yaml", []byte(manifest))
 	version := f.PutObject("acme", "app", []byte(app))
 	target := "debian-12/" + runtime.GOARCH
-	layers := []lock.Layer{{Source: "s3://acme/manifest.yaml", Digest: sum(manifest)}}
+	layers := []lock.Layer{{Source: "s3://acme/manifest.yaml", Digest: sum(manifest), Origin: "s3://acme/manifest.yaml?versionId=" + at}}
 	l := lock.Lock{Format: lock.Format, From: lock.From{Manifest: []string{"s3://acme/manifest.yaml"}},
 		Manifests: map[string]lock.Manifest{"web": {Target: target, Digest: lock.Digest(layers), Layers: layers}},
 		Targets: map[string]lock.Target{target: {Artifacts: map[string]map[string]lock.Artifact{
@@ -78,6 +79,25 @@ func sum(text string) string { return fmt.Sprintf("sha256:%x", sha256.Sum256([]b
 
 // put uploads the channel.
 func (f *fleet) put() { f.PutObject("acme", "channels/stable.yaml", f.ch.Bytes()) }
+
+// trust makes the machine trust a key; the function signs an object of S3 with it.
+func (f *fleet) trust() (put func(key string, data []byte)) {
+	f.t.Helper()
+	public, private, err := minisign.GenerateKey(nil)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	pub, _ := public.MarshalText()
+	priv, _ := private.MarshalText()
+	f.write(sign.TrustedDir+"/ops.pub", string(pub))
+	return func(key string, data []byte) {
+		s, _, err := sign.Sign(priv, nil, key, data)
+		if err != nil {
+			f.t.Fatal(err)
+		}
+		f.PutObject("acme", key+sign.Suffix, s)
+	}
+}
 
 // promote gives the candidate to a share, and uploads.
 func (f *fleet) promote(share int) {
@@ -169,6 +189,39 @@ func TestAnInstanceKeepsTheLockItLaunchedWith(t *testing.T) {
 	f.put()
 	if ch := f.has(f.converged("artifacts.app changed", as("i-0fedcba9876543210")), "app 1", "stable"); ch.Kept {
 		t.Errorf("channel %+v", ch)
+	}
+}
+
+// The two locks of a channel may hold two manifests of one address: each launch
+// reads the version that its lock names, signed or not.
+func TestTwoManifestsOfOneAddress(t *testing.T) {
+	t.Parallel()
+	f := newFleet(t, "app 1", "app 2")
+	next := tried + "files: {/etc/next: {content: next}}\n"
+	f.candidate = f.lockWith("app 2", next) // the object is now this
+	f.has(f.converged("artifacts.app changed; commands.try changed"), "app 1", "stable")
+	if f.read("/etc/next") != "" {
+		t.Error("the stable lock brought the candidate's manifest")
+	}
+	f.promote(100)
+	f.advance()
+	f.has(f.converged("artifacts.app changed; files./etc/next changed"), "app 2", "candidate")
+
+	// The signature beside the object is that of the newer one, and the lock,
+	// which the signed channel names, stands for the older one.
+	f = newFleet(t, "app 1", "app 2")
+	put := f.trust()
+	f.lockWith("app 2", next)
+	put("manifest.yaml", []byte(next))
+	put("channels/stable.yaml", f.ch.Bytes())
+	f.has(f.converged("artifacts.app changed; commands.try changed"), "app 1", "stable")
+
+	// Where S3 has no such version any more, both sides are named. (The first request is for no version.)
+	f = newFleet(t, "app 1", "app 2")
+	f.candidate = f.lockWith("app 2", next)
+	f.SetFault(ec2sim.Fault{Service: "s3", Path: "/acme/manifest.yaml", Do: ec2sim.Absent, Skip: 1})
+	if rep, err := f.apply(); !errors.Is(err, lock.ErrRefused) || !strings.Contains(err.Error(), sum(next)) || !strings.Contains(err.Error(), sum(tried)) {
+		t.Errorf("%v; notes %q", err, rep.Notes)
 	}
 }
 
@@ -325,7 +378,6 @@ func TestAnAdvanceThatFailedIsNotForgotten(t *testing.T) {
 	f := newFleet(t, "app 1", "bad 2")
 	f.has(f.converged("artifacts.app changed; commands.try changed"), "app 1", "stable")
 	next := strings.Replace(tried, "run: [try]", "run: [try, again]", 1)
-	f.manifest(next)
 	f.candidate = f.lockWith("bad 2", next)
 	f.promote(100)
 	f.advance()
@@ -334,7 +386,7 @@ func TestAnAdvanceThatFailedIsNotForgotten(t *testing.T) {
 		t.Fatalf("err = %v", err)
 	}
 	f.has(rep, "bad 2", "candidate")
-	f.manifest(tried) // the layer of the lock before
+	f.DeleteObject("acme", "manifest.yaml") // out of reach, and kept is only that of the lock before
 	rep, err = f.apply()
 	if !errors.Is(err, lock.ErrRefused) {
 		t.Errorf("err = %v", err)
@@ -365,20 +417,7 @@ func TestAnOlderChannelIsRefused(t *testing.T) {
 func TestAnUnsignedChannelIsRefused(t *testing.T) {
 	t.Parallel()
 	f := newFleet(t, "app 1", "app 2")
-	public, private, err := minisign.GenerateKey(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pub, _ := public.MarshalText()
-	priv, _ := private.MarshalText()
-	f.write(sign.TrustedDir+"/ops.pub", string(pub))
-	put := func(key string, data []byte) {
-		s, _, err := sign.Sign(priv, nil, key, data)
-		if err != nil {
-			t.Fatal(err)
-		}
-		f.PutObject("acme", key+sign.Suffix, s)
-	}
+	put := f.trust()
 	put("manifest.yaml", []byte(tried))
 	if _, err := f.apply(); !errors.Is(err, sign.ErrRefused) || !strings.Contains(err.Error(), "channels/stable.yaml is not signed") {
 		t.Errorf("err = %v", err)

@@ -35,7 +35,8 @@ type launch struct {
 	kept   []layers.Document // of the last good launch, the lock included
 	lock   *held             // nil: nothing is locked
 	docs   []layers.Document
-	choice *choice // of the lock, where there is a channel
+	choice *choice  // of the lock, where there is a channel
+	moved  []string // digests of layers read at the version that the lock names
 	plan   *plan.Plan
 	probes []probe.Probe
 	store  *fetch.Store
