@@ -116,7 +116,8 @@ type Agent struct {
 
 	reload chan struct{}
 	drain  chan string
-	one    sync.Mutex // a convergence of this process
+	undo   chan struct{} // of a drain
+	one    sync.Mutex    // a convergence of this process
 }
 
 // New opens a machine and reads its configuration. It changes nothing and opens no connection.
@@ -135,7 +136,7 @@ func New(opt Options) (*Agent, error) {
 		return nil, err
 	}
 	a := &Agent{opt: opt, host: h, log: opt.Log, redact: opt.Redact, kinds: opt.Kinds,
-		reload: make(chan struct{}, 1), drain: make(chan string, 1)}
+		reload: make(chan struct{}, 1), drain: make(chan string, 1), undo: make(chan struct{}, 1)}
 	if a.kinds == nil {
 		a.kinds = kinds.All()
 	}
@@ -215,6 +216,15 @@ func (a *Agent) Reload() {
 func (a *Agent) Drain(reason string) {
 	select {
 	case a.drain <- reason:
+	default:
+	}
+}
+
+// Undrain brings a draining instance back into service, as far as its probes
+// hold. It does not wait; on an instance that does not drain it does nothing.
+func (a *Agent) Undrain() {
+	select {
+	case a.undo <- struct{}{}:
 	default:
 	}
 }

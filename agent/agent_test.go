@@ -72,6 +72,15 @@ func TestTheLifeOfADaemon(t *testing.T) {
 		t.Error(err)
 	}
 	want := "began, ready, not-ready, ready, reload began, reload ready, draining, stopping"
+	again := m.run() // a restarted agent does not bring a draining instance back
+	again.until("draining again", func(s report.Status) bool { return s.State == report.Draining && s.PID != 0 })
+	for begin := time.Now(); time.Since(begin) < 50*time.Millisecond; time.Sleep(time.Millisecond) {
+		if s := m.status(); s.State != report.Draining {
+			t.Fatalf("after the restart: %+v", s)
+		}
+	}
+	again.Undrain()
+	again.untilState(report.Ready)
 	if got := d.news.all(); got != want {
 		t.Errorf("sinks were told\n%s, want\n%s", got, want)
 	}

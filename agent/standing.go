@@ -8,15 +8,19 @@ import (
 )
 
 // inherit takes over what the agent before this one said in this boot: an
-// instance that was not ready must get no traffic because its agent was restarted.
+// instance that was not ready, or is draining, must get no traffic because its
+// agent was restarted.
 func (a *Agent) inherit(first *report.Status) {
 	before, err := report.LoadStatus(a.host, report.StatusPath)
 	if err != nil || before.Boot != first.Boot {
 		return
 	}
 	first.Launch, first.Notes, first.Probes = before.Launch, before.Notes, before.Probes
-	if before.State == report.NotReady {
+	if before.State == report.NotReady || before.State == report.Draining {
 		first.State, first.Reason = before.State, before.Reason
+	}
+	if before.State == report.Draining {
+		a.Drain(before.Reason) // out of service until the next boot
 	}
 }
 

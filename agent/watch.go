@@ -187,9 +187,15 @@ func (a *Agent) watch(ctx context.Context, l *launch) error {
 			a.publishState(report.Draining, why, "")
 			a.send(ctx, sink.Draining, nil)
 			a.log.Info("draining", zap.String("reason", why))
-			<-ctx.Done()
-			a.stopping(ctx)
-			return nil
+			select {
+			case <-ctx.Done():
+				a.stopping(ctx)
+				return nil
+			case <-a.undo:
+			}
+			a.log.Info("back in service, as far as the probes hold")
+			a.publishState(report.NotReady, "coming back into service", "")
+			l = &launch{Agent: a, probes: probes}
 		default:
 			a.stopping(ctx)
 			return nil
@@ -204,12 +210,19 @@ func (a *Agent) wait(ctx context.Context) (next, why string) {
 	case <-a.reload:
 		return "reload", ""
 	case why = <-a.drain:
+		select {
+		case <-a.undo: // of an earlier drain, if any
+		default:
+		}
 		return "drain", why
 	}
 }
 
 // turned publishes what the probes say now.
 func (a *Agent) turned(ctx context.Context, ps []report.Probe) {
+	if a.state() == report.Draining { // whatever the probes say
+		return
+	}
 	bad := slices.IndexFunc(ps, func(p report.Probe) bool { return !p.OK })
 	was, is := a.state(), report.Ready
 	reason := ""

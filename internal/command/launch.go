@@ -266,7 +266,7 @@ func (a *app) runCommand() *cobra.Command {
 		Use:   "run",
 		Short: "The daemon: launch, say ready, watch (started by systemd)",
 		Long: "Provision this machine, say when it is ready, and watch it until stopped.\n" +
-			"SIGHUP converges again, SIGUSR1 takes the instance out of service, SIGTERM stops.",
+			"SIGHUP converges again, SIGUSR1 takes the instance out of service, SIGUSR2 brings it back, SIGTERM stops.",
 	}
 	m.flags(c)
 	c.RunE = func(c *cobra.Command, _ []string) error { return a.run(c.Context(), &m) }
@@ -328,7 +328,7 @@ func (a *app) run(ctx context.Context, m *machine) error {
 // signals turns signals into what they ask for, until ctx ends.
 func (a *app) signals(ctx context.Context, ag *agent.Agent) {
 	ch := make(chan os.Signal, 1)
-	signal.Notify(ch, syscall.SIGHUP, syscall.SIGUSR1)
+	signal.Notify(ch, syscall.SIGHUP, syscall.SIGUSR1, syscall.SIGUSR2)
 	go func() {
 		defer signal.Stop(ch)
 		for {
@@ -336,10 +336,13 @@ func (a *app) signals(ctx context.Context, ag *agent.Agent) {
 			case <-ctx.Done():
 				return
 			case s := <-ch:
-				if s == syscall.SIGHUP {
+				switch s {
+				case syscall.SIGHUP:
 					ag.Reload()
-				} else {
+				case syscall.SIGUSR1:
 					ag.Drain("asked to by `amiagent drain`")
+				case syscall.SIGUSR2:
+					ag.Undrain()
 				}
 			}
 		}

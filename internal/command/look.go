@@ -245,11 +245,14 @@ func (a *app) reloadCommand() *cobra.Command {
 }
 
 func (a *app) drainCommand() *cobra.Command {
-	var shutdown bool
+	var shutdown, undo bool
 	c := &cobra.Command{
 		Use:   "drain",
 		Short: "Take this instance out of service: load balancers are told 503",
+		Long: "Take this instance out of service: load balancers are told 503, until the next boot or `amiagent drain --undo`.\n" +
+			"Restarting or upgrading the agent does not bring it back.",
 	}
+	c.Flags().BoolVar(&undo, "undo", false, "bring it back into service, as far as its probes hold")
 	c.Flags().BoolVar(&shutdown, "shutdown", false, "drain only if the system is shutting down")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if shutdown {
@@ -266,7 +269,11 @@ func (a *app) drainCommand() *cobra.Command {
 				return err
 			}
 		}
-		_, err := a.signalAgent(syscall.SIGUSR1)
+		sig := syscall.SIGUSR1
+		if undo {
+			sig = syscall.SIGUSR2
+		}
+		_, err := a.signalAgent(sig)
 		return err
 	}
 	return c
