@@ -51,7 +51,7 @@ func (p *Pin) Status(ctx context.Context) (Status, error) {
 		s.Odd = append(s.Odd, err.Error())
 	}
 	if rec.Moving != nil {
-		s.Odd = append(s.Odd, fmt.Sprintf("a move from %s to %s was cut off on %s: `amiagent pin advance --to %[2]s` finishes it, `amiagent pin rollback` undoes it",
+		s.Odd = append(s.Odd, fmt.Sprintf("a move from %s to %s, begun on %s, did not end: `amiagent pin advance --to %[2]s` finishes it, `amiagent pin rollback` undoes it",
 			rec.Moving.From, rec.Moving.To, rec.Moving.At.Format(time.RFC3339)))
 	}
 	if image, err := p.image(ctx); err == nil {

@@ -365,7 +365,7 @@ func TestAnAdvanceThatWasCutOffIsFinishedOrUndone(t *testing.T) {
 			t.Fatal("the cut transaction ended well")
 		}
 		odd := strings.Join(s.status().Odd, "\n")
-		if !strings.Contains(odd, "a move from 2023.9.20251117 to 2023.10.20260105 was cut off") || !strings.Contains(odd, "`amiagent pin advance --to 2023.10.20260105` finishes it") {
+		if !strings.Contains(odd, "a move from 2023.9.20251117 to 2023.10.20260105, begun on ") || !strings.Contains(odd, "`amiagent pin advance --to 2023.10.20260105` finishes it") {
 			t.Errorf("odd: %s", odd)
 		}
 		if way == "finish" {

@@ -17,6 +17,7 @@ import (
 	"strings"
 
 	"github.com/amiagent/amiagent/internal/diag"
+	"github.com/amiagent/amiagent/internal/facts"
 	"github.com/amiagent/amiagent/internal/host"
 	"github.com/amiagent/amiagent/internal/pin"
 	"github.com/amiagent/amiagent/internal/pin/yumrepo"
@@ -47,17 +48,20 @@ func (f *Family) varFile() string {
 	return path.Join(f.dialect.VarsDirs[len(f.dialect.VarsDirs)-1], "releasever")
 }
 
-// Name is the OS's id and major version.
-func (f *Family) Name() string {
-	major, _, _ := strings.Cut(f.Facts.Get("os.version"), ".")
-	return strings.TrimSpace(f.Facts.Get("os.id") + " " + major)
+// major is the machine's own major version.
+func (f *Family) major() string {
+	major, _, _ := strings.Cut(f.Facts.Get(facts.OSVersion), ".")
+	return major
 }
+
+// Name is the OS's id and major version.
+func (f *Family) Name() string { return strings.TrimSpace(f.Facts.Get(facts.OSID) + " " + f.major()) }
 
 var form = regexp.MustCompile(`^\d{1,2}\.\d{1,2}$`)
 
 // Validate wants MAJOR.MINOR of the machine's own major version.
 func (f *Family) Validate(release string) error {
-	own, _, _ := strings.Cut(f.Facts.Get("os.version"), ".")
+	own := f.major()
 	major, _, _ := strings.Cut(release, ".")
 	switch {
 	case !form.MatchString(release):
@@ -116,7 +120,7 @@ func (f *Family) Resolve(ctx context.Context, release string) (string, []pin.Rep
 			"`subscription-manager release --set=%s`", release)
 	}
 	if release == pin.Now {
-		return "", nil, diag.WithHint(fmt.Errorf("%w: a minor release is no moment", pin.ErrRefused), "name one, as %s.4", f.Name())
+		return "", nil, diag.WithHint(fmt.Errorf("%w: a minor release is no moment", pin.ErrRefused), "name one, as %s.4", f.major())
 	}
 	c, err := f.load()
 	if err != nil {
@@ -160,7 +164,7 @@ func (f *Family) Write(ctx context.Context, release string, _ []pin.Repository) 
 // Spoken asks the package manager. A major version alone is no release held.
 func (f *Family) Spoken(ctx context.Context) (string, error) {
 	release, err := yumrepo.Spoken(ctx, f.Options.Host, f.dialect, f.load)
-	if major, _, _ := strings.Cut(f.Facts.Get("os.version"), "."); err == nil && (release == major || strings.HasPrefix(release, major+"S")) { // 7Server
+	if major := f.major(); err == nil && (release == major || strings.HasPrefix(release, major+"S")) { // 7Server
 		return pin.Latest, nil
 	}
 	return release, err
