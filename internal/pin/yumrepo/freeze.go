@@ -56,6 +56,9 @@ func frozen(text, id, base string) string {
 		}
 		out = append(out, line)
 	}
+	if !slices.ContainsFunc(out[from:], func(l string) bool { return strings.HasPrefix(l, was) }) {
+		return text // it has no address to be replaced
+	}
 	return strings.Join(append(out, lines[to:]...), "\n")
 }
 
