@@ -127,7 +127,7 @@ func TestPeersTrap13_ARunAfterAKillFinishes(t *testing.T) {
 	first, took := undisturbed("1")
 	second, _ := undisturbed("2")
 
-	const rounds = 5 // machines; each is killed three times on its first launch and three on its second
+	const rounds = 3 // machines; each is killed three times on its first launch and three on its second
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d, a launch takes %s", seed, took)
 	dice := rand.New(rand.NewPCG(seed, 0))
