@@ -118,24 +118,39 @@ func (a *Agent) newLocking(opt LockOptions) (*locking, error) {
 	return k, nil
 }
 
+const wantFacts = "give what templates read: --facts FILE, captured or by hand, or --fact NAME=VALUE"
+
+// unknown tells that templates may fault for lack of facts that every launch has.
+func (r LockRole) unknown() bool {
+	return !slices.ContainsFunc(r.Facts.Names(), func(name string) bool { return r.Facts.Values[name].Stage == facts.Launch })
+}
+
 // role reads one role's layers and gathers what they name.
 func (k *locking) role(ctx context.Context, role LockRole) error {
 	l := k.newLaunch("lock")
 	l.dry, l.facts, l.store = true, role.Facts, k.store
 	docs, err := k.layers(ctx, l)
 	if err != nil {
-		return fmt.Errorf("cannot lock %s: %w", role.Name, err)
+		hint := diag.Hint(err)
+		if role.unknown() {
+			hint = wantFacts
+		}
+		return diag.WithHint(fmt.Errorf("cannot lock %s: %w", role.Name, err), "%s", hint)
 	}
 	var list diag.List
 	m := k.parse(docs, &list)
 	p := plan.Build(m, plan.Options{Kinds: k.kinds, Facts: role.Facts, Env: k.Agent.opt.Env}, &list)
 	decodeProbes(p)
-	if list.Len() > 0 && role.Facts.Get(facts.Region) == "" && len(role.Facts.TagKeys()) == 0 {
-		list.Add(diag.Problem{Message: fmt.Sprintf("nothing of a launch is known for %s", role.Name),
-			Hint: "give what templates read: --facts FILE, captured or by hand, or --fact NAME=VALUE"})
+	if list.Len() > 0 && role.unknown() {
+		list.Add(diag.Problem{Message: fmt.Sprintf("nothing of a launch is known for %s", role.Name), Hint: wantFacts})
 	}
 	if err := list.Err(); err != nil {
 		return err
+	}
+	if role.unknown() {
+		for _, skip := range p.Skipped {
+			k.note(fmt.Sprintf("%s is not locked for %s, of which no launch is known: %s", skip.ID, role.Name, skip.Why))
+		}
 	}
 	target := lock.TargetOf(role.Facts)
 	if _, _, _, err := lock.SplitTarget(target); err != nil {

@@ -45,7 +45,7 @@ func (n *Node) resolve(resolve lock.Resolver, refused *diag.List) {
 		r, err := resolve(n.ID, in)
 		if err == nil {
 			if err = x.Lock(in, r); err != nil {
-				err = diag.WithHint(fmt.Errorf("%s: %w", subject(in), err), "%s", lock.Hint(n.ID))
+				err = diag.WithHint(of(in, err), "%s", lock.Hint(n.ID))
 			}
 		}
 		if err != nil {
@@ -63,17 +63,15 @@ func (n *Node) hold(at diag.At) {
 	}
 	for i, in := range x.Inputs() {
 		if err := x.Lock(in, n.locked[i]); err != nil {
-			at.Errorf("%s: %v", subject(in), err)
+			at.Err(of(in, err))
 		}
 	}
 }
 
-func subject(in step.Input) string {
-	switch in.Kind {
-	case step.Package:
-		return "the package " + in.Name
-	case step.Release:
-		return "the release"
+// of names the input where the step's own name does not.
+func of(in step.Input, err error) error {
+	if in.Kind != step.Bytes {
+		return err
 	}
-	return in.Name
+	return fmt.Errorf("%s: %w", in.Name, err)
 }
