@@ -34,6 +34,7 @@ func (l *launch) asLocked(ctx context.Context, address string, limit int64, data
 	if (layers.Document{Data: before}).Digest() != want.Digest {
 		return data, origin
 	}
+	l.rec.Note(fmt.Sprintf("the layer %s has moved on, the version that the lock names serves", fetch.Redact(address)))
 	l.moved = append(l.moved, want.Digest)
 	return before, from
 }

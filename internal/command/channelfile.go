@@ -9,17 +9,34 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/amiagent/amiagent/internal/channel"
+	"github.com/amiagent/amiagent/internal/host"
 	"github.com/amiagent/amiagent/internal/sign"
 )
 
 // saveFlags are the flags of what changes a channel's file; the function that
-// it gives saves the file and says what changed.
+// it gives signs and saves the file, and says what changed. The key is opened
+// before the file is touched.
 func (a *app) saveFlags(c *cobra.Command) func(name string, ch *channel.Channel, what string) error {
+	keyFile := c.Flags().String("sign", "", "sign the file with this private minisign `key`; the signature goes beside it")
 	return func(name string, ch *channel.Channel, what string) error {
+		var signature []byte
+		if *keyFile != "" {
+			key, err := readLimited(*keyFile, sign.MaxBytes)
+			if err != nil {
+				return usage{fmt.Errorf("cannot read the key %s: %w", *keyFile, host.Cause(err))}
+			}
+			if signature, _, err = sign.Sign(key, a.password, name, ch.Bytes()); err != nil {
+				return err
+			}
+		}
 		if err := replace(name, ch.Bytes()); err != nil {
 			return fmt.Errorf("cannot save the channel: %w", err)
 		}
-		if _, err := os.Stat(name + sign.Suffix); err == nil {
+		if signature != nil {
+			if err := replace(name+sign.Suffix, signature); err != nil {
+				return fmt.Errorf("cannot save the signature: %w", err)
+			}
+		} else if _, err := os.Stat(name + sign.Suffix); err == nil {
 			fmt.Fprintf(a.stderr, "amiagent: %s is of the file before this change: sign it again\n", name+sign.Suffix)
 		}
 		if a.json() {
