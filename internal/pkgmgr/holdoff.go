@@ -96,14 +96,12 @@ func (m *Manager) hold(ctx context.Context, talk Talk) error {
 	if err != nil {
 		return fmt.Errorf("cannot remember what is held off: %w", err)
 	}
-	if err := sd.MaskUntilReboot(ctx, off.Units); err != nil {
-		return err
-	}
+	// Stopped before they are masked: a timer whose service is masked under it fails.
 	var failed []error
 	for _, name := range off.Active {
 		failed = append(failed, sd.Do(ctx, host.Stop, name))
 	}
-	return errors.Join(failed...)
+	return errors.Join(append(failed, sd.MaskUntilReboot(ctx, off.Units))...)
 }
 
 // HeldOff are the units that a run holds off, or left so when it was cut off.
