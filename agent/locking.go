@@ -90,6 +90,7 @@ type targetWants struct {
 	bytes    map[string]map[string]fetch.Request
 	packages map[string]string // version or glob
 	release  *string
+	holder   step.Holder // of the release
 	offers   []step.RepositoryFile
 }
 
@@ -233,6 +234,9 @@ func (k *locking) gather(target string, role LockRole, p *plan.Plan) error {
 		}
 	}
 	for _, n := range p.Nodes {
+		if x, ok := n.Body.(step.Holder); ok {
+			w.holder = x
+		}
 		if x, ok := n.Body.(step.Offerer); ok {
 			if f, ok := x.Offers(role.Facts); ok && !slices.Contains(w.offers, f) {
 				w.offers = append(w.offers, f)

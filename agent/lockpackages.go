@@ -71,7 +71,11 @@ func (k *locking) repositories(ctx context.Context, target string, w *targetWant
 	if w.release == nil {
 		return opt, nil
 	}
-	p, err := families.Open(k.host, w.facts, families.Settings{Web: settings})
+	hold := families.Settings{Web: settings}
+	if w.holder != nil {
+		hold.By, hold.Repositories = w.holder.Holds()
+	}
+	p, err := families.Open(k.host, w.facts, hold)
 	if err != nil {
 		return opt, err
 	}

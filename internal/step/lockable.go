@@ -60,3 +60,9 @@ type Offerer interface {
 	// the body has nothing for such a machine.
 	Offers(f *facts.Facts) (RepositoryFile, bool)
 }
+
+// Holder is a step that holds the release of the distribution's repositories,
+// with the way of doing it and the repositories that it holds by address.
+type Holder interface {
+	Holds() (by string, repositories map[string]string)
+}
