@@ -14,7 +14,6 @@ package apt
 import (
 	"context"
 	"fmt"
-	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -266,16 +265,12 @@ func (f *Family) conf(release string) string {
 // snapshotOf is a source's address on its snapshot server, "" where none is known.
 func (f *Family) snapshotOf(uri, release string) string {
 	s := source{uri: uri}
-	name := s.host()
-	path := ""
-	if u, err := url.Parse(uri); err == nil {
-		path = strings.Trim(u.Path, "/")
-	}
-	template := f.servers()[name]
+	name, template := s.host(), ""
 	switch {
-	case template != "":
+	case f.servers()[name] != "":
+		return byTemplate(uri, release, f.servers())
 	case slices.Contains([]string{"deb.debian.org", "security.debian.org", "cdn-aws.deb.debian.org", "ftp.debian.org"}, name):
-		template = "https://snapshot.debian.org/archive/" + path + "/" + placeID + "/"
+		template = "https://snapshot.debian.org/archive/" + s.path() + "/" + placeID + "/"
 	case name == "archive.ubuntu.com", strings.HasSuffix(name, ".archive.ubuntu.com"), name == "security.ubuntu.com":
 		template = "https://snapshot.ubuntu.com/ubuntu/" + placeID + "/"
 	}

@@ -80,13 +80,17 @@ func (f *Family) listed() bool {
 // split parts the sources by whether they have a snapshot at that moment.
 func (f *Family) split(ctx context.Context, release string, all []source) (floating, held []pin.Repository, err error) {
 	var bases []string
+	known := map[string]string{}
 	if f.By != byURL {
 		if bases, err = f.bases(ctx, release); err != nil {
 			return nil, nil, err
 		}
+		if known, err = f.known(ctx); err != nil {
+			return nil, nil, err
+		}
 	}
 	for _, s := range all {
-		base := f.baseOf(s, release, bases, all)
+		base := f.baseOf(s, release, bases, all, known)
 		one := pin.Repository{ID: s.id(), Address: s.uri + s.where(), Base: base}
 		if base == "" {
 			one.Floating = "no snapshot server is known for it"
@@ -101,7 +105,7 @@ func (f *Family) split(ctx context.Context, release string, all []source) (float
 // baseOf is where a source's suite is at that moment, of the bases that apt
 // named. apt does not say which base is for which source. Where several sources
 // have a suite of one name, and not all have a base, those count as held whose server is known by its host.
-func (f *Family) baseOf(s source, release string, bases []string, all []source) string {
+func (f *Family) baseOf(s source, release string, bases []string, all []source, servers map[string]string) string {
 	if strings.Contains(s.uri+"/", "/"+release+"/") {
 		return s.uri + s.where()
 	}
@@ -113,7 +117,7 @@ func (f *Family) baseOf(s source, release string, bases []string, all []source) 
 	}
 	fits := slices.DeleteFunc(slices.Clone(bases), func(b string) bool { return !strings.HasSuffix(b, s.where()) })
 	alike := slices.DeleteFunc(slices.Clone(all), func(o source) bool { return o.where() != s.where() })
-	known := strings.TrimSuffix(f.snapshotOf(s.uri, release), "/") + s.where()
+	known := strings.TrimSuffix(byTemplate(s.uri, release, servers), "/") + s.where()
 	switch {
 	case slices.Contains(fits, known):
 		return known
@@ -145,6 +149,34 @@ func (f *Family) bases(ctx context.Context, release string) ([]string, error) {
 		}
 	}
 	return all, nil
+}
+
+var server = regexp.MustCompile(`(?m)^Acquire::Snapshots::URI::Host::(\S+) "(.*)";$`)
+
+// known are the snapshot servers by host that apt itself knows, and ours. A
+// host that begins with a dot stands for all below it.
+func (f *Family) known(ctx context.Context) (map[string]string, error) {
+	res, err := f.Host.Run(ctx, host.Cmd{Argv: []string{"apt-config", "dump", "Acquire::Snapshots::URI::Host"}, Timeout: asking})
+	if err != nil {
+		return nil, fmt.Errorf("cannot ask apt for its snapshot servers: %w", err)
+	}
+	all := f.servers()
+	for _, m := range server.FindAllStringSubmatch(string(res.Stdout), -1) {
+		all[m[1]] = m[2]
+	}
+	return all, nil
+}
+
+// byTemplate fills in the server of an address's host, "" for none.
+func byTemplate(uri, release string, servers map[string]string) string {
+	s := source{uri: uri}
+	template := servers[s.host()]
+	for name, t := range servers {
+		if template == "" && strings.HasPrefix(name, ".") && strings.HasSuffix(s.host(), name) {
+			template = t
+		}
+	}
+	return strings.NewReplacer(placeID, release, "@PATH@", s.path()).Replace(template)
 }
 
 // Diff reads the indexes of the suites at that moment.

@@ -47,6 +47,15 @@ func (s source) host() string {
 	return u.Hostname()
 }
 
+// path is the address's own, without slashes at its ends.
+func (s source) path() string {
+	u, err := url.Parse(s.uri)
+	if err != nil {
+		return ""
+	}
+	return strings.Trim(u.Path, "/")
+}
+
 // id names the source for people.
 func (s source) id() string { return s.host() + " " + s.suite }
 

@@ -52,10 +52,21 @@ func run(t testing.TB, dir, name string, args ...string) string {
 // folder. Its package sources are empty. Needs root.
 func Tree(t testing.TB) *host.Host {
 	t.Helper()
+	return tree(t, "bookworm", "dnf,rpm,ca-certificates")
+}
+
+// Trixie is a Debian 13, whose apt has snapshots, as Tree is a Debian 12.
+func Trixie(t testing.TB) *host.Host {
+	t.Helper()
+	return tree(t, "trixie", "ca-certificates")
+}
+
+func tree(t testing.TB, suite, include string) *host.Host {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Fatal("system tests need root: they make and enter trees")
 	}
-	base := baseTree(t)
+	base := baseTree(t, suite, include)
 	top := t.TempDir()
 	root := filepath.Join(top, "root")
 	for _, d := range []string{root, top + "/upper", top + "/work"} {
@@ -88,7 +99,7 @@ var making sync.Mutex
 
 // baseTree is made beside its place and renamed, under a lock that test
 // binaries share, so that two of them may want it at once.
-func baseTree(t testing.TB) string {
+func baseTree(t testing.TB, suite, include string) string {
 	t.Helper()
 	making.Lock()
 	defer making.Unlock()
@@ -100,7 +111,7 @@ func baseTree(t testing.TB) string {
 	if err := os.MkdirAll(cache, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	lock, err := os.OpenFile(filepath.Join(cache, "bookworm-packages.lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	lock, err := os.OpenFile(filepath.Join(cache, suite+"-packages.lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,7 +119,7 @@ func baseTree(t testing.TB) string {
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
 		t.Fatal(err)
 	}
-	tree := filepath.Join(cache, "bookworm-packages-1")
+	tree := filepath.Join(cache, suite+"-packages-1")
 	if _, err := os.Stat(tree); err == nil {
 		return tree
 	}
@@ -117,7 +128,7 @@ func baseTree(t testing.TB) string {
 	if err := os.RemoveAll(tmp); err != nil {
 		t.Fatal(err)
 	}
-	run(t, "", "mmdebstrap", "--variant=minbase", "--include=dnf,rpm,ca-certificates", "bookworm", tmp)
+	run(t, "", "mmdebstrap", "--variant=minbase", "--include="+include, suite, tmp)
 	for _, f := range []string{"/etc/apt/sources.list"} {
 		if err := os.RemoveAll(tmp + f); err != nil {
 			t.Fatal(err)
