@@ -40,6 +40,11 @@ func (l *launch) identify(ctx context.Context) error {
 	}
 	f, err := identify.Identify(ctx, opt)
 	l.facts = f
+	// An instance does not leave EC2: silence and refusal are faults of its metadata.
+	if err == nil && l.imds.Options().Off == "" && f.Get(facts.InstanceID) == "" && kerr == nil && kept != nil && kept.Get(facts.InstanceID) != "" {
+		err = errors.New("no metadata service answers, and there was one at the last launch")
+		f.Notes = nil
+	}
 	if err != nil {
 		if kerr != nil || kept == nil || ctx.Err() != nil {
 			return err

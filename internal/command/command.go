@@ -56,7 +56,7 @@ func code(err error) int {
 		return ex.code
 	case errors.Is(err, lock.ErrRefused), errors.Is(err, sign.ErrRefused), pinRefused(err): // may be faults too
 		return ExitRefused
-	case errors.As(err, &use), errors.As(err, &faults), errors.Is(err, layers.ErrNone):
+	case errors.As(err, &use), errors.As(err, &faults), errors.Is(err, layers.ErrNone), errors.Is(err, layers.ErrAddress):
 		return ExitUsage
 	case errors.Is(err, agent.ErrDeadline):
 		return ExitDeadline

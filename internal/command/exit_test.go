@@ -34,6 +34,7 @@ func TestPeersTrap14_ExitCodesNeverChange(t *testing.T) {
 		{"a mistake in the command line", usage{errors.New("unknown flag")}, 2},
 		{"a faulty document", faults.Err(), 2},
 		{"a faulty document, wrapped", fmt.Errorf("cannot reload: %w", faults.Err()), 2},
+		{"a layer's address", fmt.Errorf("%w the layer s3://b/{{ x }}", layers.ErrAddress), 2},
 		{"no manifest", fmt.Errorf("%w: none of the layers has one", layers.ErrNone), 2},
 		{"drift", exit{ExitDrift}, 3},
 		{"not ready", exit{ExitNotReady}, 4},

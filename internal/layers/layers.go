@@ -54,6 +54,9 @@ func digest(algorithm string, data []byte) string {
 // ErrDigest is a layer whose bytes are not those that agent.yaml or user data name: refused.
 var ErrDigest = errors.New("digest does not match")
 
+// ErrAddress is a document whose address cannot be filled in on this machine.
+var ErrAddress = errors.New("cannot resolve")
+
 // ErrNone is a machine without any manifest.
 var ErrNone = errors.New("no manifest")
 
@@ -116,7 +119,7 @@ type reader struct {
 func (r *reader) layer(ctx context.Context, ref config.Layer) ([]Document, error) {
 	address, err := r.opt.Fill(ref.Source)
 	if err != nil {
-		return nil, diag.WithHint(fmt.Errorf("cannot resolve the %s %s: %w", r.opt.What, ref.Source, err), "%s", diag.Hint(err))
+		return nil, diag.WithHint(fmt.Errorf("%w the %s %s: %w", ErrAddress, r.opt.What, ref.Source, err), "%s", diag.Hint(err))
 	}
 	switch {
 	case address == config.UserData:

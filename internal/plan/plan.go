@@ -169,6 +169,11 @@ func (b *builder) entry(e *manifest.Entry) {
 	at := e.At(b.list)
 	if e.Section == manifest.ProbeSection {
 		b.plan.Probes = append(b.plan.Probes, Probe{Name: e.Name, Body: b.render(e.Body, at, nil, &reads), At: at})
+		for _, r := range reads {
+			if ref, ok := strings.CutPrefix(r.What, "secret "); ok {
+				at.Err(diag.WithHint(fmt.Errorf("a probe cannot hold the secret %s: probes are told in the status and the log", ref), "let an exec probe read it from a file of the manifest's"))
+			}
+		}
 		return
 	}
 	k := b.kinds[e.Section]
@@ -181,6 +186,7 @@ func (b *builder) entry(e *manifest.Entry) {
 	}
 	slices.Sort(n.Secrets)
 	n.confine(at)
+	n.addresses(at)
 	b.nodes[id] = n
 	b.plan.Nodes = append(b.plan.Nodes, n)
 }
@@ -209,6 +215,23 @@ func (n *Node) confine(at diag.At) {
 	}
 	if field, exposed := x.Exposed(); exposed {
 		at.Field(field).Err(diag.WithHint(fmt.Errorf("everybody on the machine may read what would hold the secret %s", n.Secrets[0]), "keep secrets in a file with mode: \"0600\" and the owner who needs it"))
+	}
+}
+
+// addresses faults a secret in an address to fetch from: addresses are logged,
+// kept in the store's records, and asked for before secrets are read.
+func (n *Node) addresses(at diag.At) {
+	f, ok := n.Body.(step.Fetcher)
+	if !ok || len(n.Secrets) == 0 {
+		return
+	}
+	for _, req := range f.Fetches() {
+		for _, address := range append([]string{req.Source}, req.Mirrors...) {
+			if strings.Contains(address, "«") {
+				at.Field("source").Err(diag.WithHint(fmt.Errorf("an address cannot hold the secret %s", n.Secrets[0]), "give the instance's role access to the bytes instead"))
+				return
+			}
+		}
 	}
 }
 

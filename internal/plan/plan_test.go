@@ -8,6 +8,7 @@ import (
 
 	"github.com/amiagent/amiagent/internal/diag"
 	"github.com/amiagent/amiagent/internal/facts"
+	"github.com/amiagent/amiagent/internal/fetch"
 	"github.com/amiagent/amiagent/internal/manifest"
 	"github.com/amiagent/amiagent/internal/plan"
 	"github.com/amiagent/amiagent/internal/step"
@@ -22,6 +23,7 @@ type thing struct {
 	Watch []step.ID `yaml:"watch"`
 	Run   bool      `yaml:"run"`
 	Open  bool      `yaml:"open"` // everybody may read it
+	From  string    `yaml:"from"`
 	name  string
 }
 
@@ -31,8 +33,14 @@ func (t *thing) Validate(at diag.At) {
 		at.Field("text").Errorf("must not be bad")
 	}
 }
-func (t *thing) Needs() []step.ID                                    { return t.Under }
-func (t *thing) Watches() []step.ID                                  { return t.Watch }
+func (t *thing) Needs() []step.ID   { return t.Under }
+func (t *thing) Watches() []step.ID { return t.Watch }
+func (t *thing) Fetches() []fetch.Request {
+	if t.From == "" {
+		return nil
+	}
+	return []fetch.Request{{Source: t.From}}
+}
 func (t *thing) Exposed() (string, bool)                             { return "open", t.Open }
 func (t *thing) Runs() bool                                          { return t.Run }
 func (t *thing) Check(context.Context, step.Env) (step.Drift, error) { return "", nil }
@@ -282,6 +290,18 @@ func TestASecretWhereEverybodyMayReadIsAFault(t *testing.T) {
 	want := "m.yaml:2:49: mid.a.open: everybody on the machine may read what would hold the secret ssm:/pw\n    hint: keep secrets in a file with mode: \"0600\" and the owner who needs it"
 	if got != want {
 		t.Errorf("got:\n%s\nwant:\n%s", got, want)
+	}
+}
+
+func TestASecretInAnAddressOrAProbeIsAFault(t *testing.T) {
+	_, got := build(t, "mid: {a: {from: 'https://x/?token={{ secret \"ssm:/t\" }}'}}\nready: {http: {url: 'http://x/{{ secret \"ssm:/t\" }}'}}\n", machine())
+	for _, want := range []string{
+		"mid.a.source: an address cannot hold the secret ssm:/t\n    hint: give the instance's role access to the bytes instead",
+		"ready.http: a probe cannot hold the secret ssm:/t: probes are told in the status and the log",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in\n%s", want, got)
+		}
 	}
 }
 
