@@ -35,7 +35,7 @@ const MaxBytes = 64 << 10
 const (
 	maxText     = 1000 // bytes of a text for people
 	maxSchedule = 20
-	maxHistory  = 20 // entries; the writer drops the oldest beyond
+	maxHistory  = 20 // entries; a change drops the oldest beyond
 )
 
 // ErrRefused is a change that makes no sense for the channel as it stands, or a

@@ -165,9 +165,6 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if len(c.History) > 20 {
-			c.History = c.History[:20]
-		}
 		b := c.Bytes()
 		again, err := channel.Parse("c", b)
 		if err != nil {

@@ -12,7 +12,7 @@ const header = `# A channel of amiagent: which of two locks a launch uses.
 `
 
 // Bytes is the file. The same channel gives the same bytes, which Parse reads
-// back as the same channel. Of a longer history the newest entries stay.
+// back as the same channel.
 func (c *Channel) Bytes() []byte {
 	var b bytes.Buffer
 	p := func(format string, args ...any) { fmt.Fprintf(&b, format, args...) }
@@ -47,7 +47,7 @@ func (c *Channel) Bytes() []byte {
 	if len(c.History) > 0 {
 		p("\n# The last changes, newest first.\nhistory:\n")
 	}
-	for _, h := range c.History[:min(len(c.History), maxHistory)] {
+	for _, h := range c.History {
 		p("  - at: %s\n", h.At)
 		if h.By != "" {
 			p("    by: %s\n", strconv.Quote(h.By))
