@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -28,7 +29,7 @@ func (r Request) Named() (name, digest string) {
 }
 
 // Held is the request for exactly the bytes that a lock names: their digest,
-// their size (0: not known) and, in S3, their version (""; not known). A
+// their size (0: not known) and, in S3, their version ("": not known). A
 // request that itself asks for others is an error that names both.
 //
 // The version is asked for first, so that a launch gets the locked bytes after
@@ -60,7 +61,7 @@ func (r Request) Held(digest string, size int64, version string) (Request, error
 	if strings.Contains(r.Source, "?") {
 		sep = "&"
 	}
-	r.Source += sep + "versionId=" + version
+	r.Source += sep + "versionId=" + url.QueryEscape(version)
 	return r, nil
 }
 

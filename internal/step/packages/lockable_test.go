@@ -1,0 +1,33 @@
+package packages
+
+import (
+	"testing"
+
+	"github.com/amiagent/amiagent/internal/step"
+)
+
+func TestAPackageIsLockedToAVersion(t *testing.T) {
+	for _, c := range []struct{ want, locked, fault string }{
+		{"", "1:1.28.0-1.amzn2023", ""},
+		{"1.28.*", "1:1.28.0-1.amzn2023", ""},
+		{"1:1.28.0-1.amzn2023", "1:1.28.0-1.amzn2023", ""},
+		{"1.30.*", "1:1.28.0-1.amzn2023", "the manifest says version 1.30.*, the lock has 1:1.28.0-1.amzn2023"},
+	} {
+		p := &Package{Version: c.want, State: present}
+		p.SetName("nginx")
+		in := p.Inputs()
+		if len(in) != 1 || in[0].Kind != step.Package || in[0].Name != "nginx" || in[0].Want != c.want {
+			t.Errorf("inputs are %+v", in)
+		}
+		err := p.Lock(in[0], step.Resolution{Version: c.locked})
+		switch {
+		case c.fault == "" && (err != nil || p.want().Version != c.locked):
+			t.Errorf("%q: wants %q, %v", c.want, p.want().Version, err)
+		case c.fault != "" && (err == nil || err.Error() != c.fault || p.Version != c.want):
+			t.Errorf("%q: %v, wants %q", c.want, err, p.Version)
+		}
+	}
+	if in := (&Package{State: absent}).Inputs(); in != nil {
+		t.Errorf("an absent package names %v", in)
+	}
+}
