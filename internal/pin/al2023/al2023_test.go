@@ -42,9 +42,11 @@ type story struct {
 	out []string
 }
 
-func newStory(t *testing.T) *story {
+func newStory(t *testing.T) *story { return storyWith(t, pkgmgrtest.DnfReleases()) }
+
+func storyWith(t *testing.T, programs map[string]string) *story {
 	s := &story{T: t, cdn: pintest.Serve(t), m: steptest.NewMachine(t, steptest.Options{
-		Facts: pintest.Facts("amzn", "2023", "dnf"), Programs: pkgmgrtest.DnfReleases()})}
+		Facts: pintest.Facts("amzn", "2023", "dnf"), Programs: programs})}
 	s.release(older, atOlder)
 	s.release(newer, atNewer, pintest.Notice{ID: "ALAS2023-2026-1", Type: "security", Severity: "Important", Fixes: "openssl 1:3.0.9-1.amzn2023"},
 		pintest.Notice{ID: "ALAS2023-2020-1", Type: "security", Severity: "Critical", Fixes: "openssl 1:3.0.1-1.amzn2023"})
@@ -151,7 +153,7 @@ func TestSetWritesOneWholeLineAndUnlockGoesBackToLatest(t *testing.T) {
 	s := newStory(t)
 	before := s.m.Tree()
 	s.is("set", s.set(newer), "")
-	s.is("changed", steptest.Changes(before, s.m.Tree()), steptest.Changes(before, s.m.Tree()))
+	s.is("changed", steptest.Changes(before, s.m.Tree()), "/etc/dnf/vars/releasever 0644 \"2023.10.20260105\\n\"")
 	s.is("the variable", s.m.Read(VarFile), newer+"\n")
 	entries, err := s.m.Host.ReadDir("/etc/dnf/vars")
 	if err != nil || len(entries) != 2 {
@@ -196,6 +198,26 @@ func TestTrapExitZeroWithABadRelease(t *testing.T) {
 	if !strings.Contains(strings.Join(s.m.Log(), "\n"), "--setopt=*.skip_if_unavailable=False") {
 		t.Error("dnf was let to do without the repository")
 	}
+}
+
+// A dnf whose repositories' own files overrule what it was told on its command line.
+func TestTrapADnfThatSkipsAllTheSame(t *testing.T) {
+	programs := pkgmgrtest.DnfReleases()
+	programs["dnf"] = strings.Replace(programs["dnf"], `[ -z "$strict" ] || exit 1`, "", 1)
+	s := storyWith(t, programs)
+	s.m.Remove("/releases/" + newer)
+	_, err := s.pin().Advance(t.Context(), newer, s.options())
+	if err == nil || !strings.Contains(err.Error(), "cannot move to release 2023.10.20260105: Failed to download metadata for repo 'amazonlinux'") {
+		t.Errorf("advance: %v", err)
+	}
+}
+
+// What is written is believed only when dnf itself says it: something else may set the release too.
+func TestTheReleaseInForceIsWhatDnfSays(t *testing.T) {
+	programs := pkgmgrtest.DnfReleases()
+	programs["dnf"] = strings.Replace(programs["dnf"], "case $verb in\n", "[ $verb != repoinfo ] || release=2023.1.20230101\ncase $verb in\n", 1)
+	s := storyWith(t, programs)
+	s.is("set", s.set(newer), "release 2023.10.20260105 is not in force: the package manager says \"2023.1.20230101\" | `amiagent pin status` tells what else sets the release")
 }
 
 func TestTrapExitZeroAndNothingDone(t *testing.T) {
