@@ -256,7 +256,8 @@ func (k *locking) resolve(ctx context.Context) error {
 		t := lock.Target{Artifacts: map[string]map[string]lock.Artifact{}}
 		k.out.Targets[target] = t
 		for id, sources := range w.bytes {
-			t.Artifacts[id] = map[string]lock.Artifact{}
+			found := map[string]lock.Artifact{} // guarded by mu
+			t.Artifacts[id] = found
 			for name, req := range sources {
 				slots <- struct{}{}
 				wg.Go(func() {
@@ -268,7 +269,7 @@ func (k *locking) resolve(ctx context.Context) error {
 						errs = append(errs, diag.WithHint(fmt.Errorf("cannot lock %s for %s: %w", id, target, err), "%s", diag.Hint(err)))
 						return
 					}
-					t.Artifacts[id][name] = a
+					found[name] = a
 				})
 			}
 		}
