@@ -41,15 +41,30 @@ func (group) Check(ctx context.Context, env step.Env, members []step.Member) ([]
 			return nil, err
 		}
 	}
-	drifts := make([]step.Drift, len(members))
+	// At once: the way to systemd and back takes longer than its answer.
+	drifts, errs := make([]step.Drift, len(members)), make([]error, len(members))
+	slots := make(chan struct{}, lanes)
+	var wait sync.WaitGroup
 	for i, m := range members {
-		u := m.Step.(*Unit)
-		if drifts[i], err = u.drift(ctx, m.Env, s, now[u.name]); err != nil {
+		slots <- struct{}{}
+		wait.Go(func() {
+			u := m.Step.(*Unit)
+			drifts[i], errs[i] = u.drift(ctx, m.Env, s, now[u.name])
+			<-slots
+		})
+	}
+	wait.Wait()
+	for _, err := range errs {
+		if err != nil {
 			return nil, err
 		}
 	}
 	return drifts, nil
 }
+
+// lanes is how many units are looked at at once. The bus lets one connection
+// wait for no more than some answers (dbus-daemon(1), max_replies_per_connection).
+const lanes = 8
 
 // drift is what differs first, in the order in which Apply would see to it. s is nil for a tree.
 func (u *Unit) drift(ctx context.Context, env step.Env, s *host.Systemd, now host.Unit) (step.Drift, error) {
