@@ -171,7 +171,7 @@ func known(args []string, whole bool) error {
 		return err
 	}
 	switch {
-	case c.HasSubCommands() && c.Flags().NArg() > 0:
+	case c.HasSubCommands() && c.Flags().NArg() > 0 && (!c.Runnable() || !c.HasParent()): // `lock` takes arguments beside its subcommands
 		return fmt.Errorf("there is no such command")
 	case !whole:
 		return nil
