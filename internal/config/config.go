@@ -58,7 +58,7 @@ type Health struct {
 type Config struct {
 	Version  int           `yaml:"amiagent"`
 	Layers   []Layer       `yaml:"layers"`
-	Lock     *Lock         `yaml:"lock"`     // nil: nothing is locked
+	Lock     *Lock         `yaml:"lock"`     // where the lock is; without one nothing is locked
 	Deadline time.Duration `yaml:"deadline"` // of a launch, default 15m
 	Patience time.Duration `yaml:"patience"` // how long metadata, a layer or secrets may take at a boot that can do with what was kept, default 10s
 	Reboots  int           `yaml:"reboots"`  // how many reboots a launch may ask for, default 3
