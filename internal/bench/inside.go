@@ -77,7 +77,7 @@ func Prove(ctx context.Context, files http.FileSystem) (Results, error) {
 	var r Results
 	server := &http.Server{Addr: "127.0.0.1:8090", Handler: http.FileServer(files)}
 	go func() { _ = server.ListenAndServe() }()
-	defer server.Close()
+	defer func() { _ = server.Close() }()
 	if err := booted(ctx); err != nil {
 		return r, err
 	}

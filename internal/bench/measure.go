@@ -136,13 +136,13 @@ func start(ctx context.Context) (Run, error) {
 	if err != nil {
 		return Run{}, err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	addr := filepath.Join(dir, "notify")
 	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: addr, Net: "unixgram"})
 	if err != nil {
 		return Run{}, err
 	}
-	defer socket.Close()
+	defer func() { _ = socket.Close() }()
 	if err := socket.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
 		return Run{}, err
 	}
