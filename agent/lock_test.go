@@ -75,6 +75,28 @@ func TestALaunchInstallsTheLockedVersion(t *testing.T) {
 	}
 }
 
+// With the whole transaction in the lock, what a package needs comes in its locked version too.
+func TestWhatComesAlongIsLockedToo(t *testing.T) {
+	t.Parallel()
+	const manifest = "amiagent: 1\npackages: {nginx: {}}\n"
+	m := newMachine(t, manifest, pkgmgrtest.Apt())
+	m.write("/var/lib/dpkg/status", "Package: dpkg\nStatus: install ok installed\nArchitecture: amd64\nVersion: 1.21\n\n")
+	m.write("/repo", "nginx 1.26.3-1\nlibpcre 10.43-1\nlibpcre 10.42-4\n")
+	locked := lock.Target{Packages: map[string]lock.Package{"nginx": {Version: "1.26.3-1"}},
+		Transaction: map[string]lock.Package{"nginx": {Version: "1.26.3-1"}, "libpcre": {Version: "10.42-4"}}}
+	m.converged("packages.nginx changed", heldBy(text(t, lockFor(manifest, locked))))
+	if status := m.read("/var/lib/dpkg/status"); !strings.Contains(status, "Package: libpcre\nStatus: install ok installed\nArchitecture: amd64\nVersion: 10.42-4") {
+		t.Errorf("installed is\n%s", status)
+	}
+
+	// Where it cannot be had, the package that needs it is not done.
+	m.write("/var/lib/dpkg/status", "")
+	locked.Transaction["libpcre"] = lock.Package{Version: "10.41-1"}
+	if _, err := m.apply(heldBy(text(t, lockFor(manifest, locked)))); err == nil || !strings.Contains(err.Error(), "cannot install libpcre: no repository has version 10.41-1") {
+		t.Errorf("err = %v", err)
+	}
+}
+
 // The lock comes from anywhere that layers come from, and is kept like them.
 func TestALockFromSSM(t *testing.T) {
 	t.Parallel()

@@ -14,6 +14,7 @@ import (
 	"github.com/amiagent/amiagent/internal/lock/offered"
 	"github.com/amiagent/amiagent/internal/pin"
 	"github.com/amiagent/amiagent/internal/pin/families"
+	"github.com/amiagent/amiagent/internal/pkgmgr"
 	"github.com/amiagent/amiagent/internal/repodata"
 )
 
@@ -123,5 +124,38 @@ func (k *locking) choose(ctx context.Context, opt offered.Options, w *targetWant
 		}
 		t.Packages[name] = p
 	}
+	if len(errs) == 0 && k.opt.From.Transaction {
+		return k.transaction(ctx, w, t)
+	}
 	return errors.Join(errs...)
+}
+
+// transaction asks the machine's package manager what would come along. What
+// that is depends on what is installed already.
+func (k *locking) transaction(ctx context.Context, w *targetWants, t *lock.Target) error {
+	own, err := identify.Identify(ctx, identify.Options{Host: k.host})
+	if err != nil {
+		return err
+	}
+	if target := lock.TargetOf(w.facts); target != lock.TargetOf(own) {
+		return diag.WithHint(fmt.Errorf("the whole transaction for %s cannot be told on %s: only its own package manager solves it", target, lock.TargetOf(own)),
+			"run it on such a machine, fresh from its image, or without --transaction")
+	}
+	m, err := pkgmgr.New(k.host, own.Get(facts.PackageFamily))
+	if err != nil {
+		return err
+	}
+	var wants []pkgmgr.Want
+	for _, name := range slices.Sorted(maps.Keys(t.Packages)) {
+		wants = append(wants, pkgmgr.Want{Name: name, Version: t.Packages[name].Version})
+	}
+	all, err := m.Simulate(ctx, wants)
+	if err != nil {
+		return err
+	}
+	t.Transaction = map[string]lock.Package{}
+	for _, p := range all {
+		t.Transaction[p.Name] = lock.Package{Version: p.Version, Repository: p.Repository}
+	}
+	return nil
 }

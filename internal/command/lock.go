@@ -55,6 +55,7 @@ type locking struct {
 	targets []string
 	check   bool
 	update  []string
+	whole   bool
 }
 
 func (a *app) lockCommand() *cobra.Command {
@@ -80,6 +81,7 @@ func (a *app) lockCommand() *cobra.Command {
 	c.Flags().StringArrayVar(&k.targets, "target", nil, "an `OS-VERSION/ARCH` to lock for, as amzn-2023/arm64, of which nothing else is known; may be given several times")
 	c.Flags().StringVarP(&k.file, "file", "f", lock.File, "the lock's `file`")
 	c.Flags().BoolVar(&k.check, "check", false, "say what has moved since, and write nothing")
+	c.Flags().BoolVar(&k.whole, "transaction", false, "lock all that comes along with the packages too; on a machine as they will be, fresh from its image")
 	c.Flags().StringSliceVar(&k.update, "update", nil, "move only this `name`; may be given several times")
 	c.RunE = func(c *cobra.Command, names []string) error {
 		if k.check && len(k.update) > 0 {
@@ -254,6 +256,7 @@ func (k *locking) from(old *lock.Lock, names []string) (lock.From, []string, err
 			return from, nil, usage{err}
 		}
 	}
+	from.Transaction = from.Transaction || k.whole
 	given, err := k.parse()
 	if err != nil {
 		return from, nil, err

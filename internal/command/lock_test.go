@@ -115,6 +115,8 @@ func TestAnotherArchitectureIsLockedFromItsOwnRepository(t *testing.T) {
 	if l := d.read("amiagent.lock"); !strings.Contains(l, "version: 2023.8-1\n") {
 		t.Error(l)
 	}
+	d.run(1, "lock web.yaml --target amzn-2023/arm64 --transaction -f whole.lock",
+		"the whole transaction for amzn-2023/arm64 cannot be told on amzn-2023/amd64: only its own package manager solves it")
 	d.write("web.yaml", "amiagent: 1\npackages: {nginx: {}}\n")
 	d.run(1, "lock --target amzn-2023/arm64", "nginx: no repository offers it: read were amazonlinux")
 

@@ -51,7 +51,7 @@ func (t Target) resolve(target string, id step.ID, in step.Input) (step.Resoluti
 			return step.Resolution{}, lacks(fmt.Errorf("the manifest wants the package %s, the lock has no version of it for %s", in.Name, target), id,
 				decode.Nearest(in.Name, slices.Collect(maps.Keys(t.Packages))))
 		}
-		return step.Resolution{Version: p.Version}, nil
+		return step.Resolution{Version: p.Version, With: t.along()}, nil
 	case step.Release:
 		if t.Pin == nil {
 			return step.Resolution{}, lacks(fmt.Errorf("the manifest pins the release, the lock has none for %s", target), id, "")
@@ -68,6 +68,20 @@ func (t Target) resolve(target string, id step.ID, in step.Input) (step.Resoluti
 		return step.Resolution{}, lacks(fmt.Errorf("the manifest fetches %s, the lock has %s for %s", in.Name, has, target), id, "")
 	}
 	return a.Resolution(), nil
+}
+
+// along is what comes with the packages; nil unless the whole transaction is locked.
+func (t Target) along() map[string]string {
+	if len(t.Transaction) == 0 {
+		return nil
+	}
+	with := map[string]string{}
+	for name, p := range t.Transaction {
+		if _, own := t.Packages[name]; !own {
+			with[name] = p.Version
+		}
+	}
+	return with
 }
 
 // Resolution is the artifact as a step takes it.

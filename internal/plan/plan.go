@@ -202,7 +202,7 @@ func (n *Node) decode(body *yaml.Node, at diag.At, hold func()) {
 	h := sha256.New()
 	canonical(h, body)
 	for _, r := range n.locked {
-		field(h, fmt.Sprintf("locked %q %d %q", r.Digest, r.Size, r.Version))
+		field(h, fmt.Sprintf("locked %q %d %q", r.Digest, r.Size, r.Version)) // not what comes along: it moves no file of this step's own
 	}
 	n.body = h.Sum(nil)
 }

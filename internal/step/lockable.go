@@ -38,6 +38,9 @@ type Resolution struct {
 	// Version is a package's exact version, the name of a release, or the
 	// version id of bytes in S3 ("" when their bucket keeps none).
 	Version string
+	// With is what comes along with a package, by name, with its version, where
+	// the lock has the whole transaction.
+	With map[string]string
 }
 
 // Lockable is a step with inputs that a lock can hold still. Both methods are

@@ -31,3 +31,20 @@ func TestAPackageIsLockedToAVersion(t *testing.T) {
 		t.Errorf("an absent package names %v", in)
 	}
 }
+
+func TestWhatComesAlongIsNoMember(t *testing.T) {
+	member := func(name string, with map[string]string) step.Member {
+		return step.Member{ID: step.ID{Kind: "packages", Name: name}, Step: &Package{name: name, with: with}}
+	}
+	all := along([]step.Member{
+		member("nginx", map[string]string{"libpcre": "10.42", "curl": "8", "openssl": "3"}),
+		member("curl", map[string]string{"libpcre": "10.42"}),
+	})
+	got := ""
+	for _, w := range all {
+		got += w.Name + "=" + w.Version + " "
+	}
+	if got != "libpcre=10.42 openssl=3 " {
+		t.Error(got)
+	}
+}

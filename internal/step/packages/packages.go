@@ -45,6 +45,7 @@ const (
 // Package is one package.
 type Package struct {
 	name string
+	with map[string]string // versions of what comes along, where they are locked
 
 	// Version is exact or a glob, and may leave out epoch and release; "" takes
 	// what the repositories have, and any that is installed.
@@ -153,7 +154,7 @@ func (group) Prefetch(ctx context.Context, env step.Env, members []step.Member) 
 	if err != nil {
 		return err
 	}
-	return m.Download(ctx, all, pkgmgr.Talk{Output: env.Output, Status: env.Status})
+	return m.Download(ctx, append(all, along(members)...), pkgmgr.Talk{Output: env.Output, Status: env.Status})
 }
 
 // Apply is the transaction.
@@ -162,10 +163,16 @@ func (group) Apply(ctx context.Context, env step.Env, members []step.Member) err
 	if err != nil {
 		return err
 	}
-	err = m.Change(ctx, all, pkgmgr.Talk{Output: env.Output, Status: env.Status})
+	with := along(members)
+	err = m.Change(ctx, append(all, with...), pkgmgr.Talk{Output: env.Output, Status: env.Status})
 	var failed pkgmgr.Failures
 	if !errors.As(err, &failed) {
 		return err
+	}
+	for _, w := range with {
+		if failed[w.Name] != nil { // what the lock does not have may have come in its place
+			return failed[w.Name]
+		}
 	}
 	each := step.MemberErrors{}
 	for i, w := range all {
