@@ -62,10 +62,25 @@ func (s *system) write(name, text string) {
 // pin runs `amiagent pin` and expects this exit code.
 func (s *system) pin(want int, line string) (stdout, stderr string) {
 	s.Helper()
+	return s.amiagent(want, "pin "+line)
+}
+
+// launch converges on a manifest, as an instance does at boot.
+func (s *system) launch(manifest string) {
+	s.Helper()
+	name := filepath.Join(s.TempDir(), "m.yaml")
+	if err := os.WriteFile(name, []byte("amiagent: 1\n"+manifest), 0o644); err != nil {
+		s.Fatal(err)
+	}
+	s.amiagent(ExitOK, "apply "+name)
+}
+
+func (s *system) amiagent(want int, line string) (stdout, stderr string) {
+	s.Helper()
 	var out, errs bytes.Buffer
-	args := append([]string{"--root", s.h.Root(), "pin"}, strings.Fields(line)...)
+	args := append([]string{"--root", s.h.Root()}, strings.Fields(line)...)
 	if got := Run(s.Context(), "1.2.3", args, []string{"AWS_EC2_METADATA_DISABLED=true"}, &out, &errs); got != want {
-		s.Fatalf("pin %s: exit code %d, want %d\n%s%s", line, got, want, out.String(), errs.String())
+		s.Fatalf("%s: exit code %d, want %d\n%s%s", line, got, want, out.String(), errs.String())
 	}
 	return out.String(), errs.String()
 }
@@ -164,8 +179,13 @@ func TestSystemPinOfDnf(t *testing.T) {
 	s.pin(ExitOK, "set image")
 
 	// With latest a launch gets B; with the pin it gets A.
+	for release, version := range map[string]string{"latest": "2.0", "image": "1.0", relB: "2.0", relA: "1.0"} {
+		s.run("dnf", "-y", "remove", "app")
+		s.launch("pin: {release: " + release + "}\npackages: {app: {}}\n")
+		s.has("app " + version + "\nsystem-release " + relA + "\n")
+	}
 	s.run("dnf", "-y", "remove", "app")
-	s.run("dnf", "-y", "install", "app")
+	s.launch("pin: {release: image}\npackages: {app: {}}\n")
 	s.has("app 1.0\n")
 
 	out, _ = s.pin(ExitOK, "diff "+relB)
