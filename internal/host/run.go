@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -165,8 +164,8 @@ func pipes(cmd *exec.Cmd, out *capture) (stdout, stderr *os.File, done func(time
 	}
 	cmd.Stdout, cmd.Stderr = ow, ew
 	var wg sync.WaitGroup
-	wg.Go(func() { _, _ = io.Copy(writer(out.takeStdout), or) })
-	wg.Go(func() { _, _ = io.Copy(writer(out.takeStderr), er) })
+	wg.Go(func() { drain(or, out.takeStdout) })
+	wg.Go(func() { drain(er, out.takeStderr) })
 	return ow, ew, func(patience time.Duration) {
 		deadline := time.Now().Add(patience)
 		_ = or.SetReadDeadline(deadline)
@@ -178,9 +177,20 @@ func pipes(cmd *exec.Cmd, out *capture) (stdout, stderr *os.File, done func(time
 	}, nil
 }
 
-type writer func([]byte)
-
-func (w writer) Write(p []byte) (int, error) { w(p); return len(p), nil }
+// drain hands on what comes out of a pipe until its end or its deadline. Its
+// buffer is small, for most programs print little, and a probe runs one every second.
+func drain(pipe *os.File, take func([]byte)) {
+	b := make([]byte, 4<<10)
+	for {
+		n, err := pipe.Read(b)
+		if n > 0 {
+			take(b[:n])
+		}
+		if err != nil {
+			return
+		}
+	}
+}
 
 // capture keeps a program's output within limits and cuts it into lines.
 type capture struct {
