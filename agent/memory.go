@@ -4,11 +4,27 @@ import (
 	"bufio"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
+
+// How much garbage may lie about, in percent of what is in use (GOGC of package
+// runtime). A launch is over before there is much of it, and collecting takes
+// processor time from it. An agent at rest makes little, and should stay small.
+const (
+	launchGarbage = 400
+	restGarbage   = 50
+)
+
+// collect sets how much, unless the environment's GOGC has said it.
+func (a *Agent) collect(percent int) {
+	if a.getenv("GOGC") == "" {
+		debug.SetGCPercent(percent)
+	}
+}
 
 // releaseText drops the pages of the program's own text and constants from
 // memory. They are clean copies of the file: what is touched again comes back

@@ -60,6 +60,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		return a.watch(ctx, resumed)
 	}
 	a.send(ctx, sink.Began, nil)
+	a.collect(launchGarbage)
 	l, err := a.attempt(ctx, "run")
 	rep := l.report(err)
 	switch {
@@ -251,6 +252,7 @@ func (a *Agent) turned(ctx context.Context, ps []report.Probe) {
 // service: a machine whose reload fails stays as ready as its probes say.
 func (a *Agent) reconverge(ctx context.Context) *launch {
 	a.notify(ctx, sink.Event{Kind: sink.Began, Reload: true})
+	a.collect(launchGarbage)
 	l, err := a.attempt(ctx, "reload")
 	rep := l.report(err)
 	l.end(&rep, err)
@@ -329,6 +331,7 @@ func (l *launch) proveDeferred(ctx context.Context) {
 
 // rest gives memory back: the agent idles for most of its life.
 func (a *Agent) rest() {
+	a.collect(restGarbage)
 	debug.FreeOSMemory()
 	_ = releaseText()
 }
