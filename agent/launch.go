@@ -76,6 +76,7 @@ func (l *launch) whole(ctx context.Context) error {
 }
 
 func (l *launch) phases(ctx context.Context) error {
+	l.greetSystemd(ctx)
 	for _, p := range []struct {
 		phase report.Phase
 		do    func(context.Context) error
@@ -96,6 +97,15 @@ func (l *launch) phases(ctx context.Context) error {
 		}
 	}
 	return l.keep(ctx)
+}
+
+// greetSystemd connects to systemd while metadata is read, for the steps,
+// probes and the drain unit that ask it later. What fails here is tried again
+// by the first of them, which has a use for the error.
+func (l *launch) greetSystemd(ctx context.Context) {
+	if l.host.Live() {
+		go func() { _, _ = l.host.Systemd(ctx) }()
+	}
 }
 
 // phase runs one phase and tells everybody.
