@@ -159,7 +159,7 @@ func (x *tree) furnish(dist string) {
 		x.Fatal(err)
 	}
 	pkgmgrtest.DebRepo(x, repo, deb("bench-one", "1.0"), deb("bench-two", "1.9.9"), deb("bench-two", "2.1"), deb("bench-three", "1.0"),
-		deb("bench-three", "1.1"), deb("bench-four", "1.0"), deb("bench-five", "1.0"), deb("bench-gone", "1.0"))
+		deb("bench-three", "1.1.9"), deb("bench-four", "1.0"), deb("bench-five", "1.0"), deb("bench-gone", "1.0"))
 	home, public := pkgmgrtest.GPG(x)
 	pkgmgrtest.SignDebRepo(x, repo, home)
 	x.write("/usr/share/keyrings/bench.asc", 0o644, []byte(public))

@@ -12,10 +12,10 @@ var mutations = []mutation{
 	{"repositories.retired", "echo '# by hand' >/etc/apt/sources.list.d/retired.sources"},
 
 	{"packages.bench-one", "dpkg --remove bench-one"},
-	// A version of another length: apt keeps taking its cache for good when dpkg's
+	// Versions of another length: apt keeps taking its cache for good when dpkg's
 	// status file has the size and the second of what was read.
 	{"packages.bench-two", "dpkg --install /srv/bench/repo/bench-two_1.9.9_all.deb"},
-	{"packages.bench-three", "dpkg --install /srv/bench/repo/bench-three_1.1_all.deb"},
+	{"packages.bench-three", "dpkg --install /srv/bench/repo/bench-three_1.1.9_all.deb"},
 	{"packages.bench-four", "dpkg --purge bench-four"},
 	{"packages.bench-five", "dpkg --remove bench-five"},
 	{"packages.bench-gone", "dpkg --install /srv/bench/repo/bench-gone_1.0_all.deb"},
