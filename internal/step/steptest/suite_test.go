@@ -176,12 +176,19 @@ func TestKilledApplyLeavesATornFile(t *testing.T) {
 		return
 	}
 	s := suite{t: t, test: t.Name(), kind: notes, c: c}
-	m := s.machine()
-	if err := s.killedAfter(m, 3*time.Millisecond); err != nil {
-		t.Fatal(err)
+	var m *Machine
+	torn := false
+	// On a busy machine a kill may come too early or too late: try until one hits.
+	for try := 0; !torn && try < 50; try++ {
+		m = s.machine()
+		if err := s.killedAfter(m, time.Duration(1+try%10)*time.Millisecond); err != nil {
+			t.Fatal(err)
+		}
+		b, _ := os.ReadFile(m.Path("/notes/a"))
+		torn = len(b) > 0 && string(b) != "hello there"
 	}
-	if got := m.Read("/notes/a"); got == "" || got == "hello there" {
-		t.Errorf("the file holds %q, want a part of the text: was the process not killed within Apply?", got)
+	if !torn {
+		t.Error("no process was killed within Apply")
 	}
 	x, err := s.subject()
 	if err != nil {
