@@ -24,6 +24,10 @@ type Cmd struct {
 	Stdin   []byte        // default: nothing to read
 	Timeout time.Duration // 0: only the context bounds it
 	Line    func(string)  // called with each line of output, as it comes
+	// OneStream keeps output and error output in the order of writing, which two
+	// pipes lose: the last line of a program that fails is then its last word.
+	// Result.Stdout holds both.
+	OneStream bool
 }
 
 // Result is how a program ended.
@@ -124,7 +128,7 @@ func (h *Host) runOnce(ctx context.Context, c Cmd, prog string) (Result, error) 
 	// Pipes of our own: exec's WaitDelay would wait its whole length for a
 	// child that holds the output, and would call that a failure.
 	out := &capture{line: c.Line}
-	stdout, stderr, done, err := pipes(cmd, out)
+	stdout, stderr, done, err := pipes(cmd, c.OneStream, out)
 	if err != nil {
 		return Result{Code: -1}, err
 	}
@@ -151,7 +155,7 @@ func (h *Host) runOnce(ctx context.Context, c Cmd, prog string) (Result, error) 
 	return res, err
 }
 
-func pipes(cmd *exec.Cmd, out *capture) (stdout, stderr *os.File, done func(time.Duration), err error) {
+func pipes(cmd *exec.Cmd, oneStream bool, out *capture) (stdout, stderr *os.File, done func(time.Duration), err error) {
 	or, ow, err := os.Pipe()
 	if err != nil {
 		return nil, nil, nil, err
@@ -163,6 +167,9 @@ func pipes(cmd *exec.Cmd, out *capture) (stdout, stderr *os.File, done func(time
 		return nil, nil, nil, err
 	}
 	cmd.Stdout, cmd.Stderr = ow, ew
+	if oneStream {
+		cmd.Stderr = ow
+	}
 	var wg sync.WaitGroup
 	wg.Go(func() { drain(or, out.takeStdout) })
 	wg.Go(func() { drain(er, out.takeStderr) })

@@ -228,7 +228,7 @@ func (c *Command) program(argv Argv) host.Cmd {
 	for _, k := range slices.Sorted(maps.Keys(c.Env)) {
 		env = append(env, k+"="+c.Env[k])
 	}
-	return host.Cmd{Argv: argv, Dir: c.Cwd, Env: env, User: c.User, Timeout: c.Timeout}
+	return host.Cmd{Argv: argv, Dir: c.Cwd, Env: env, User: c.User, Timeout: c.Timeout, OneStream: true}
 }
 
 // Apply implements step.Step. A code of RebootCode is step.ErrReboot and no success.
