@@ -195,15 +195,15 @@ func TestRunReportsCodeOutputAndLines(t *testing.T) {
 // What a program says last must come last, whichever stream it uses: it is why it failed.
 func TestOneStreamKeepsTheOrderOfWriting(t *testing.T) {
 	h, root := tree(t)
-	script(t, root, "talk", "for i in 1 2 3 4 5 6 7 8; do seq 1 500; echo err $i >&2; done; echo last words >&2; exit 1\n")
+	script(t, root, "talk", "seq 1 12000; echo err >&2; seq 1 12000; echo last words >&2; exit 1\n")
 	for range 5 {
 		var lines []string
 		_, err := h.Run(t.Context(), host.Cmd{Argv: []string{"talk"}, OneStream: true, Line: func(s string) { lines = append(lines, s) }})
 		if err == nil || err.Error() != "talk exited with 1: last words" {
 			t.Fatal(err)
 		}
-		if len(lines) != 8*501+1 || lines[500] != "err 1" || lines[len(lines)-1] != "last words" {
-			t.Fatalf("%d lines, %q, %q", len(lines), lines[500], lines[len(lines)-1])
+		if len(lines) != 24002 || lines[12000] != "err" || lines[len(lines)-1] != "last words" {
+			t.Fatalf("%d lines, %q, %q", len(lines), lines[12000], lines[len(lines)-1])
 		}
 	}
 }
