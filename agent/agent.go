@@ -84,6 +84,9 @@ type Options struct {
 	Watcher Watcher
 	// Redact cleans what is printed and kept of secrets; nil: a fresh one.
 	Redact *report.Redactor
+	// OwnProcess says that the process has no other purpose than this agent. Then
+	// Run tunes it: garbage collection, processors in use, pages of the program.
+	OwnProcess bool
 }
 
 // Watcher sees a launch as it goes. Its methods may be called concurrently and must return soon.
@@ -113,6 +116,8 @@ type Agent struct {
 		cfg  awsconf.Config
 		err  error
 	}
+
+	processors int // in use during a launch; 0: not known yet
 
 	reload chan struct{}
 	drain  chan string

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"fmt"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"unsafe"
@@ -19,7 +20,33 @@ const (
 	restGarbage   = 50
 )
 
-// collect sets how much, unless the environment's GOGC has said it.
+// hurry makes the process fast, for a launch.
+func (a *Agent) hurry() {
+	if !a.opt.OwnProcess {
+		return
+	}
+	a.collect(launchGarbage)
+	if a.processors > 0 {
+		runtime.GOMAXPROCS(a.processors)
+	}
+}
+
+// rest makes it small: the agent idles for most of its life. For each processor
+// that it may use, the runtime keeps memory at hand; one is enough now.
+func (a *Agent) rest() {
+	if !a.opt.OwnProcess {
+		return
+	}
+	if a.processors == 0 {
+		a.processors = runtime.GOMAXPROCS(0)
+	}
+	runtime.GOMAXPROCS(1)
+	a.collect(restGarbage)
+	debug.FreeOSMemory()
+	_ = releaseText()
+}
+
+// collect sets how much garbage may lie about, unless the environment's GOGC has said it.
 func (a *Agent) collect(percent int) {
 	if a.getenv("GOGC") == "" {
 		debug.SetGCPercent(percent)

@@ -3,6 +3,7 @@ package agent
 import (
 	"fmt"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"testing"
@@ -15,27 +16,54 @@ func percent() int {
 	return p
 }
 
-func TestGarbageMayLieAboutDuringALaunchOnly(t *testing.T) {
-	before := percent()
-	t.Cleanup(func() { debug.SetGCPercent(before) })
+// settings makes sure that there are two processors, and puts all back after the test.
+func settings(t *testing.T) (processors int) {
+	t.Helper()
+	percent, had := percent(), runtime.GOMAXPROCS(2)
+	t.Cleanup(func() {
+		debug.SetGCPercent(percent)
+		runtime.GOMAXPROCS(had)
+	})
+	return 2
+}
+
+func TestALaunchIsFastAndRestIsSmall(t *testing.T) {
+	processors := settings(t)
+	a, err := New(Options{OwnProcess: true, Root: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		a.hurry()
+		if got := percent(); got != launchGarbage || runtime.GOMAXPROCS(0) != processors {
+			t.Errorf("during a launch it is %d, on %d processors of %d", got, runtime.GOMAXPROCS(0), processors)
+		}
+		a.rest()
+		if got := percent(); got != restGarbage || runtime.GOMAXPROCS(0) != 1 {
+			t.Errorf("at rest it is %d, on %d processors", got, runtime.GOMAXPROCS(0))
+		}
+	}
+}
+
+// In a program that embeds the agent, such things are the program's own.
+func TestAProgramAroundTheAgentIsLeftAlone(t *testing.T) {
+	processors := settings(t)
 	a, err := New(Options{Root: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.collect(launchGarbage)
-	if got := percent(); got != launchGarbage {
-		t.Errorf("during a launch it is %d", got)
-	}
-	a.rest()
-	if got := percent(); got != restGarbage {
-		t.Errorf("at rest it is %d", got)
+	before := percent()
+	for _, f := range []func(){a.hurry, a.rest, a.hurry} {
+		f()
+		if got := percent(); got != before || runtime.GOMAXPROCS(0) != processors {
+			t.Errorf("it is %d, on %d processors", got, runtime.GOMAXPROCS(0))
+		}
 	}
 }
 
 func TestTheOperatorsGOGCStands(t *testing.T) {
-	before := percent()
-	t.Cleanup(func() { debug.SetGCPercent(before) })
-	a, err := New(Options{Root: t.TempDir(), Env: func(name string) (string, bool) {
+	settings(t)
+	a, err := New(Options{OwnProcess: true, Root: t.TempDir(), Env: func(name string) (string, bool) {
 		if name == "GOGC" {
 			return "33", true
 		}
@@ -45,7 +73,7 @@ func TestTheOperatorsGOGCStands(t *testing.T) {
 		t.Fatal(err)
 	}
 	debug.SetGCPercent(33)
-	a.collect(launchGarbage)
+	a.hurry()
 	a.rest()
 	if got := percent(); got != 33 {
 		t.Errorf("it is %d, the operator said 33", got)
@@ -65,9 +93,8 @@ func TestRestGivesTextBack(t *testing.T) {
 		}
 		return kib
 	}
-	before := percent()
-	t.Cleanup(func() { debug.SetGCPercent(before) })
-	a, err := New(Options{Root: t.TempDir()})
+	settings(t)
+	a, err := New(Options{OwnProcess: true, Root: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}

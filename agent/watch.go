@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"slices"
 	"time"
 
@@ -60,7 +59,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		return a.watch(ctx, resumed)
 	}
 	a.send(ctx, sink.Began, nil)
-	a.collect(launchGarbage)
+	a.hurry()
 	l, err := a.attempt(ctx, "run")
 	rep := l.report(err)
 	switch {
@@ -252,7 +251,7 @@ func (a *Agent) turned(ctx context.Context, ps []report.Probe) {
 // service: a machine whose reload fails stays as ready as its probes say.
 func (a *Agent) reconverge(ctx context.Context) *launch {
 	a.notify(ctx, sink.Event{Kind: sink.Began, Reload: true})
-	a.collect(launchGarbage)
+	a.hurry()
 	l, err := a.attempt(ctx, "reload")
 	rep := l.report(err)
 	l.end(&rep, err)
@@ -327,11 +326,4 @@ func (l *launch) proveDeferred(ctx context.Context) {
 	if err := report.Save(l.host, ReportsDir, l.rec.Report()); err != nil {
 		l.log.Warn("cannot save the report", zap.Error(err))
 	}
-}
-
-// rest gives memory back: the agent idles for most of its life.
-func (a *Agent) rest() {
-	a.collect(restGarbage)
-	debug.FreeOSMemory()
-	_ = releaseText()
 }

@@ -285,7 +285,7 @@ func (a *app) run(ctx context.Context, m *machine) error {
 	var sinks []sink.Sink
 	var given agent.Options
 	ag, err := a.agent("run", m, nil, func(o *agent.Options) {
-		o.Log = log
+		o.Log, o.OwnProcess = log, true
 		given = *o
 	})
 	if err != nil {
