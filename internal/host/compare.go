@@ -13,7 +13,7 @@ import (
 // SameContent compares two streams to their ends or to the first difference,
 // in pieces, so that size is no matter.
 func SameContent(ctx context.Context, a, b io.Reader) (bool, error) {
-	const piece = 64 << 10
+	const piece = 16 << 10 // most files are small
 	x, y := bufio.NewReaderSize(a, piece), bufio.NewReaderSize(b, piece)
 	for {
 		if ctx.Err() != nil {
