@@ -184,9 +184,9 @@ func (a *Agent) watch(ctx context.Context, l *launch) error {
 				l = &launch{Agent: a, probes: probes}
 			}
 		case "drain":
-			a.publishState(report.Draining, why, "")
-			a.send(ctx, sink.Draining, nil)
 			a.log.Info("draining", zap.String("reason", why))
+			a.publishState(report.Draining, why, "") // `amiagent drain` waits for this
+			a.send(ctx, sink.Draining, nil)
 			select {
 			case <-ctx.Done():
 				a.stopping(ctx)

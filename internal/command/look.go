@@ -273,10 +273,34 @@ func (a *app) drainCommand() *cobra.Command {
 		if undo {
 			sig = syscall.SIGUSR2
 		}
-		_, err := a.signalAgent(sig)
-		return err
+		if _, err := a.signalAgent(sig); err != nil {
+			return err
+		}
+		return a.awaitDrain(c.Context(), !undo)
 	}
 	return c
+}
+
+// drainPatience is how long the agent may take to say that it drains.
+const drainPatience = 10 * time.Second
+
+// awaitDrain returns once load balancers are told: at shutdown, the services
+// stop as soon as this command has ended.
+func (a *app) awaitDrain(ctx context.Context, drains bool) error {
+	h, err := a.host()
+	if err != nil {
+		return err
+	}
+	for end := time.Now().Add(drainPatience); time.Now().Before(end) && ctx.Err() == nil; time.Sleep(10 * time.Millisecond) {
+		s, err := report.LoadStatus(h, report.StatusPath)
+		if err != nil {
+			return err
+		}
+		if (s.State == report.Draining) == drains {
+			return nil
+		}
+	}
+	return fmt.Errorf("the agent has not answered within %s", drainPatience)
 }
 
 func (a *app) healthCommand() *cobra.Command {
