@@ -281,8 +281,9 @@ func (a *app) drainCommand() *cobra.Command {
 	return c
 }
 
-// drainPatience is how long the agent may take to say that it drains.
-const drainPatience = 10 * time.Second
+// drainPatience is how long the agent may take to say that it drains: a shutdown
+// waits for it, and an agent that still proves what it put off does not listen yet.
+const drainPatience = 3 * time.Second
 
 // awaitDrain returns once load balancers are told: at shutdown, the services
 // stop as soon as this command has ended.
